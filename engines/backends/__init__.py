@@ -1,0 +1,1 @@
+"""One backend a file; `engines.registry` loads them on demand."""

@@ -1,0 +1,32 @@
+"""The filters that ship: small frame models with cards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engines.errors import ModelError
+from engines.model import FrameModel
+
+FOLDER = Path(__file__).parent
+
+
+def filter_names() -> list[str]:
+    """Return the names of the shipped filters, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.onnx"))
+
+
+def load_filter(name: str | os.PathLike[str]) -> FrameModel:
+    """Read a shipped filter by its name, or any frame model by its path.
+
+    Raises:
+        ModelError: neither a shipped filter nor a frame model file.
+    """
+    text = os.fspath(name)
+    if text in filter_names():
+        return FrameModel.read(FOLDER / f"{text}.onnx")
+    if not text.endswith(".onnx") and not os.path.exists(text):
+        raise ModelError(
+            f"no filter {text!r}; shipped: {', '.join(filter_names())}; or give a FILE.onnx"
+        )
+    return FrameModel.read(text)

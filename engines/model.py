@@ -1,0 +1,225 @@
+"""Frame models: one ONNX file, frames in, frames out, with a card that says what it is.
+
+The contract that training, conversion and every backend share:
+
+* input ``frame``: uint8, (1, H, W, 3), BGR; H and W symbolic (or fixed);
+* output ``translated``: the same type and layout, the same H and W;
+* optional output ``alpha``: uint8, (1, H, W, 1);
+* optional state: inputs ``state_*`` with outputs of the same names plus ``_out``, fed back each
+  frame and zero after a reset;
+* the card: JSON under ``pix2live.card`` in the ONNX metadata.
+
+Cast, colour order, range and layout are in the graph, so that no backend knows a normalisation
+constant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+CARD_KEY = "pix2live.card"
+CARD_VERSION = 1
+TASKS = ("paired", "unpaired", "style", "other")
+STATE_PREFIX = "state_"
+STATE_OUT_SUFFIX = "_out"
+HOW_TO_CONVERT = "pix2live takes frame models; see 'Frame models' in docs/architecture.md"
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a person should know about a frame model."""
+
+    name: str
+    title: str = ""
+    task: str = "other"
+    domains: str = ""
+    """From what to what, for instance ``photo -> comic``."""
+    architecture: str = ""
+    stride: int = 1
+    """H and W must be multiples of it."""
+    licence: str = ""
+    origin: str = ""
+    weights_sha256: str = ""
+    training: str = ""
+    proofs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Backend and precision (``openvino/bf16``) -> how far it is from the original network."""
+
+    def to_json(self) -> str:
+        return json.dumps({"version": CARD_VERSION, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """Read a card; unknown fields of newer versions are left out.
+
+        Raises:
+            ModelError: no JSON object, a field of the wrong type, or an impossible value.
+        """
+        try:
+            raw: Any = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"the card is no JSON: {error}") from error
+        if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+            raise ModelError("the card must be a JSON object with a name")
+        known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
+        for name, value in known.items():
+            expected = {"stride": int, "proofs": dict}.get(name, str)
+            if not isinstance(value, expected) or isinstance(value, bool):
+                raise ModelError(f"the card's {name} must be {expected.__name__}, found {value!r}")
+        card = cls(**known)
+        if card.stride < 1:
+            raise ModelError(f"the card's stride must be 1 or more, found {card.stride}")
+        if card.task not in TASKS:
+            raise ModelError(f"the card's task must be one of {TASKS}, found {card.task!r}")
+        return card
+
+
+@dataclass(frozen=True, slots=True)
+class FrameModel:
+    """A checked frame model file. The weights stay in the file until an engine opens it."""
+
+    path: Path
+    card: Card
+    sha256: str
+    """Of the whole file."""
+    has_alpha: bool = False
+    states: tuple[str, ...] = ()
+    """Names of the state inputs; the output that feeds each is ``NAME_out``."""
+    state_shapes: tuple[tuple[int | str, ...], ...] = ()
+    fixed_size: Size | None = None
+    """(width, height) when the graph takes one size only."""
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @classmethod
+    def read(cls, path: str | Path) -> FrameModel:
+        """Read and check a frame model.
+
+        Raises:
+            ModelError: there is no such file, it is no ONNX, or it breaks the contract.
+        """
+        import onnx
+
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise ModelError(f"no model file {path}") from error
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            proto = onnx.load_model_from_string(data)
+        except Exception as error:  # protobuf raises its own unrelated types
+            raise ModelError(f"{path} is no ONNX file. {HOW_TO_CONVERT}") from error
+        try:
+            return _describe(proto, path, hashlib.sha256(data).hexdigest())
+        except ModelError as error:
+            raise ModelError(f"{path} is no frame model: {error}. {HOW_TO_CONVERT}") from error
+
+    def fit(self, size: Size) -> Size:
+        """Return the nearest size, not larger than asked where possible, that the model takes."""
+        if self.fixed_size is not None:
+            return self.fixed_size
+        stride = self.card.stride
+        width, height = (max(stride, value // stride * stride) for value in size)
+        return width, height
+
+
+def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> None:
+    """Put the card into ``model``, check the contract, and write the file atomically.
+
+    Raises:
+        ModelError: the graph breaks the contract, or the file cannot be written.
+    """
+    import onnx
+
+    path = Path(path)
+    others = [item for item in model.metadata_props if item.key != CARD_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"not written, the graph is not valid ONNX: {error}") from error
+    _describe(model, path, "")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(model.SerializeToString())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(
+        int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims
+    )
+
+
+def _check_picture(value: onnx.ValueInfoProto, channels: int) -> tuple[int | str, int | str]:
+    import onnx
+
+    shape = _shape(value)
+    kind = value.type.tensor_type.elem_type
+    if kind != onnx.TensorProto.UINT8 or len(shape) != 4 or shape[3] != channels or shape[0] != 1:
+        found = onnx.TensorProto.DataType.Name(kind).lower()
+        raise ModelError(
+            f"{value.name!r} must be uint8 (1, H, W, {channels}), found {found} {shape}"
+        )
+    return shape[1], shape[2]
+
+
+def _describe(proto: onnx.ModelProto, path: Path, sha256: str) -> FrameModel:
+    """Check the contract and collect what an engine needs to know."""
+    weights = {item.name for item in proto.graph.initializer}
+    inputs = {item.name: item for item in proto.graph.input if item.name not in weights}
+    outputs = {item.name: item for item in proto.graph.output}
+    for name, found in (("frame", inputs), ("translated", outputs)):
+        if name not in found:
+            kind = "input" if found is inputs else "output"
+            raise ModelError(f"it has no {kind} {name!r}, only {sorted(found) or 'none'}")
+    size_in = _check_picture(inputs["frame"], 3)
+    size_out = _check_picture(outputs["translated"], 3)
+    both_fixed = all(isinstance(dim, int) for dim in (*size_in, *size_out))
+    if both_fixed and size_in != size_out:
+        raise ModelError(f"'translated' is {size_out}, but 'frame' is {size_in}")
+    if "alpha" in outputs:
+        _check_picture(outputs["alpha"], 1)
+    states = tuple(sorted(name for name in inputs if name.startswith(STATE_PREFIX)))
+    missing = [name for name in states if name + STATE_OUT_SUFFIX not in outputs]
+    if missing:
+        raise ModelError(f"the states {missing} have no outputs '<name>{STATE_OUT_SUFFIX}'")
+    unknown = sorted(set(inputs) - {"frame", *states})
+    if unknown:
+        raise ModelError(f"it has inputs that nobody feeds: {unknown}")
+    cards = [item.value for item in proto.metadata_props if item.key == CARD_KEY]
+    card = Card.from_json(cards[0]) if cards else None
+    if card is None:
+        raise ModelError(f"its metadata has no card ({CARD_KEY!r})")
+    height, width = size_in
+    return FrameModel(
+        path=path,
+        card=card,
+        sha256=sha256,
+        has_alpha="alpha" in outputs,
+        states=states,
+        state_shapes=tuple(_shape(inputs[name]) for name in states),
+        fixed_size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
+    )

@@ -1,0 +1,127 @@
+"""Is it the same picture? Two ways to translate a frame, compared on real frames.
+
+A conversion is believed only when its pictures are those of the original network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import ConversionError
+
+Translate = Callable[[NDArray[np.uint8]], NDArray[Any]]
+"""uint8 (H, W, 3) BGR in, the same shape out; values 0 to 255."""
+
+HIGHEST_PSNR_DB: Final = 99.0
+"""Stands for pictures without any difference, whose ratio would be infinite (no JSON)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What still counts as the same picture."""
+
+    psnr_db: float = 35.0
+    """At least; over all frames together."""
+    mean_difference: float = 1.0
+    """At most, of 255."""
+    broken_share: float = 0.0
+    """At most, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How far a candidate is from its reference. Differences are of 255."""
+
+    frames: int
+    psnr_db: float
+    max_difference: float
+    mean_difference: float
+    broken_share: float
+    """Share of the frames with NaN or infinity, or of one colour where the reference is not."""
+    limits: Limits = Limits()
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it is not the same picture, one line a reason; empty when it is."""
+        limits, found = self.limits, []
+        if self.broken_share > limits.broken_share:
+            found.append(f"{self.broken_share:.0%} of the pictures are one colour or not finite")
+        if self.psnr_db < limits.psnr_db:
+            found.append(f"PSNR {self.psnr_db:.1f} dB, expected {limits.psnr_db:g} or more")
+        if self.mean_difference > limits.mean_difference:
+            found.append(
+                f"mean difference {self.mean_difference:.2f} of 255,"
+                f" expected {limits.mean_difference:g} or less"
+            )
+        return tuple(found)
+
+    def for_card(self) -> dict[str, float]:
+        """The numbers that a frame model's card carries."""
+        return {
+            "psnr_db": round(self.psnr_db, 2),
+            "max_difference": round(self.max_difference, 2),
+            "mean_difference": round(self.mean_difference, 4),
+            "frames": self.frames,
+        }
+
+
+def compare(
+    reference: Translate,
+    candidate: Translate,
+    frames: Iterable[NDArray[np.uint8]],
+    limits: Limits | None = None,
+) -> Proof:
+    """Translate every frame both ways and measure the difference.
+
+    Args:
+        reference: the way that is right by definition, usually the PyTorch network.
+        candidate: the way that has to prove itself.
+        frames: uint8 (H, W, 3) BGR, real ones: a flat or random picture proves little.
+        limits: what still counts as the same; None takes the defaults.
+
+    Raises:
+        ConversionError: there were no frames, or the two ways give pictures of different shapes.
+    """
+    count = broken = 0
+    squares = differences = values = highest = 0.0
+    for frame in frames:
+        right = np.asarray(reference(frame), dtype=np.float64)
+        found = np.asarray(candidate(frame), dtype=np.float64)
+        if right.shape != found.shape:
+            raise ConversionError(
+                f"the pictures differ in shape: the reference gives {right.shape},"
+                f" the candidate {found.shape}"
+            )
+        finite = bool(np.isfinite(found).all())
+        broken += not finite or (_is_flat(found) and not _is_flat(right))
+        # What is not finite counts as wrong by the whole range.
+        difference = np.abs(np.where(np.isfinite(found), found - right, 255.0))
+        squares += float(np.square(difference).sum())
+        differences += float(difference.sum())
+        highest = max(highest, float(difference.max()))
+        values += difference.size
+        count += 1
+    if not count:
+        raise ConversionError("nothing to compare: no frames were given")
+    psnr_db = 10 * np.log10(255**2 * values / squares) if squares else HIGHEST_PSNR_DB
+    return Proof(
+        frames=count,
+        psnr_db=min(float(psnr_db), HIGHEST_PSNR_DB),
+        max_difference=highest,
+        mean_difference=differences / values,
+        broken_share=broken / count,
+        limits=limits or Limits(),
+    )
+
+
+def _is_flat(picture: NDArray[Any]) -> bool:
+    return bool((picture == picture[:1, :1]).all())

@@ -1,0 +1,112 @@
+"""Which backends there are, which of them can run here, and which one `auto` takes."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from engines.base import Engine
+from engines.errors import EngineError
+from engines.model import FrameModel, Size
+
+BACKENDS = {
+    "openvino": "engines.backends.openvino:OpenVinoEngine",
+    "onnxruntime": "engines.backends.onnxruntime:OnnxRuntimeEngine",
+    "torch": "engines.backends.torch:TorchEngine",
+    "identity": "engines.backends.identity:IdentityEngine",
+}
+"""Name -> ``module:Class``; loaded on demand, best first."""
+
+ENTRY_POINT_GROUP = "pix2live.backends"
+AUTO_FRAME_MODEL = ("openvino", "onnxruntime")
+AUTO_GENERATOR = ("torch",)
+
+
+def backend_names() -> list[str]:
+    """Return every known backend, those of other packages last."""
+    return [*BACKENDS, *sorted(_plugged_in())]
+
+
+def backend_class(name: str) -> type[Engine]:
+    """Import the backend ``name``.
+
+    Raises:
+        EngineError: no backend has that name, or another package's cannot be imported.
+    """
+    target = BACKENDS.get(name) or _plugged_in().get(name)
+    if target is None:
+        raise EngineError(f"no backend {name!r}; there are: {', '.join(backend_names())}")
+    module, _, attribute = target.partition(":")
+    try:
+        found: type[Engine] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise EngineError(f"the backend {name!r} ({target}) cannot be loaded: {error}") from error
+    return found
+
+
+def why_not(name: str) -> str | None:
+    """Return None when the backend can run here, else the reason in one line."""
+    try:
+        return backend_class(name).why_not()
+    except EngineError as error:
+        return str(error)
+
+
+def open_engine(
+    model: Any,
+    size: Size | None = None,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    depth: int = 1,
+) -> Engine:
+    """Return the engine for ``model``, open when ``size`` is given.
+
+    Args:
+        model: a `FrameModel`, the name of a shipped filter, a path to a frame model, or a PyTorch
+            generator (RGB 0..1, NCHW) for the ``torch`` backend.
+        size: (width, height) of the frames; None leaves opening to the pipeline, which learns
+            the size from its source.
+        backend: a name, or ``auto``: the best that is really there; ``notes`` say why. A device
+            may follow: ``openvino:GPU``, ``onnxruntime:cuda``, ``torch:cuda``.
+        precision: ``auto``, ``f32`` or ``bf16``; a backend that cannot do it says so.
+        depth: how many frames may be under way.
+
+    Raises:
+        EngineError: the named backend is missing: it is never replaced by another one.
+        ModelError: the model file is no frame model.
+    """
+    from engines.filters import load_filter
+
+    if isinstance(model, str) or hasattr(model, "__fspath__"):
+        model = load_filter(model)
+    name, _, device = backend.partition(":")
+    note = ""
+    if name == "auto":
+        name, note = _choose(model)
+    reason = why_not(name)
+    if reason is not None:
+        raise EngineError(f"the backend {name!r} cannot run here: {reason}")
+    engine = backend_class(name)(model, precision=precision, device=device)
+    if note:
+        engine.notes.append(note)
+    if size is not None:
+        engine.open(size, depth=depth)
+    return engine
+
+
+def _choose(model: Any) -> tuple[str, str]:
+    candidates = AUTO_FRAME_MODEL if isinstance(model, FrameModel) else AUTO_GENERATOR
+    refused: list[str] = []
+    for name in candidates:
+        reason = why_not(name)
+        if reason is None:
+            because = f" ({'; '.join(refused)})" if refused else ""
+            return name, f"{name} chosen by auto: the first that can run here{because}"
+        refused.append(f"not {name}: {reason}")
+    raise EngineError(f"no backend can run {type(model).__name__} here: {'; '.join(refused)}")
+
+
+def _plugged_in() -> dict[str, str]:
+    return {item.name: item.value for item in entry_points(group=ENTRY_POINT_GROUP)}

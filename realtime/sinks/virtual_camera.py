@@ -1,0 +1,70 @@
+"""A virtual camera that OBS, Zoom or a browser can choose, through pyvirtualcam."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from engines import SinkError
+from realtime.frame import Frame
+from realtime.sinks.base import Sink, SinkInfo
+
+INSTALL_HINTS = {
+    "linux": "sudo apt-get install v4l2loopback-dkms && sudo modprobe v4l2loopback devices=1"
+    " exclusive_caps=1 card_label=pix2live",
+    "darwin": "install OBS 30 or newer, start its virtual camera once, and stop it",
+    "win32": "install OBS 26 or newer (it brings 'OBS Virtual Camera'), or Unity Capture",
+}
+
+
+class VirtualCameraSink(Sink):
+    """Sends the newest frame at a steady rate to one named device."""
+
+    name = "virtual-camera"
+    freshest = True
+
+    def __init__(self, device: str | None = None, backend: str | None = None) -> None:
+        super().__init__()
+        self._device = device or None
+        self._backend = backend
+        self._camera: Any = None
+
+    def open(self, info: SinkInfo) -> None:
+        try:
+            import pyvirtualcam
+        except ImportError as error:
+            raise SinkError(
+                "the virtual camera needs pyvirtualcam: pip install pyvirtualcam"
+            ) from error
+        width, height = info.size
+        try:
+            self._camera = pyvirtualcam.Camera(
+                width=width,
+                height=height,
+                fps=info.fps,
+                fmt=pyvirtualcam.PixelFormat.BGR,
+                device=self._device,
+                backend=self._backend,
+            )
+        except (RuntimeError, ValueError) as error:
+            platform = "linux" if sys.platform.startswith("linux") else sys.platform
+            hint = INSTALL_HINTS.get(platform, "see pyvirtualcam's documentation")
+            what = f"the virtual camera {self._device}" if self._device else "a virtual camera"
+            reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "none"
+            raise SinkError(f"cannot open {what}: {reason}. To get one: {hint}") from error
+        self.beat_fps = info.fps
+        self.name = f"virtual-camera:{self._camera.device}"
+        self.notes.append(f"virtual camera: {self._camera.device}, {width}x{height}")
+
+    def write(self, frame: Frame) -> None:
+        try:
+            self._camera.send(np.ascontiguousarray(frame.pixels))
+        except (RuntimeError, OSError) as error:
+            raise SinkError(f"{self.name} went away: {error}") from error
+
+    def close(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None

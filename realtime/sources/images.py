@@ -1,0 +1,75 @@
+"""A folder of pictures (or one picture) as a clip."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from engines import Pixels, Size, SourceError
+from realtime.frame import Frame
+from realtime.pacing import NS_PER_S, Timeline
+from realtime.sources.base import Source, SourceInfo, check_size, fit_picture
+from realtime.sources.pictures import is_picture, list_pictures, read_picture
+
+
+class ImagesSource(Source):
+    """Pictures in natural order; the first one gives the size. A broken one is left out and said."""
+
+    name = "images"
+
+    def __init__(self, path: str | Path, fps: float = 25.0) -> None:
+        super().__init__()
+        self._path = self.path = Path(path)
+        self._fps = fps
+        self._pictures: list[Path] = []
+        self._next = 0
+        self._first: Pixels | None = None
+        self._timeline: Timeline | None = None
+
+    def open(self, size: Size | None, *, realtime: bool) -> SourceInfo:
+        if self._path.is_dir():
+            self._pictures = list_pictures(self._path)
+        elif is_picture(self._path) and self._path.is_file():
+            self._pictures = [self._path]
+        else:
+            raise SourceError(f"no such folder or picture: {self._path}")
+        if not self._pictures:
+            raise SourceError(f"no pictures (PNG, JPEG, WebP, ...) in {self._path}")
+        self._cancelled = False
+        self._next = 0
+        self._timeline = Timeline() if realtime else None
+        self._first = self._read_next()
+        if self._first is None:
+            raise SourceError(f"none of the pictures in {self._path} can be read")
+        height, width = self._first.shape[:2]
+        check_size((width, height), str(self._path))
+        count = len(self._pictures)
+        return SourceInfo((width, height), self._fps, count, f"{count} pictures")
+
+    def read(self, frame: Frame) -> bool:
+        picture = self._read_next() if self._first is None else self._first
+        self._first = None
+        if picture is None or self._cancelled:
+            return False
+        fit_picture(picture, frame.pixels)
+        frame.pts_ns = round((self._next - 1) * NS_PER_S / self._fps)
+        frame.captured_ns = time.monotonic_ns()
+        if self._timeline is None:
+            return True
+        frame.captured_ns = self._timeline.due_ns(frame.pts_ns, frame.captured_ns)
+        return self._sleep_until(frame.captured_ns)
+
+    def close(self) -> None:
+        self._first = None
+
+    def _read_next(self) -> Pixels | None:
+        while self._next < len(self._pictures):
+            path = self._pictures[self._next]
+            self._next += 1
+            try:
+                return read_picture(path)
+            except SourceError as error:
+                self.dropped += 1
+                if len(self.notes) < 20:
+                    self.notes.append(f"left out: {error}")
+        return None

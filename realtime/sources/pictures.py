@@ -1,0 +1,89 @@
+"""Still pictures: reading any common format as BGR, and writing without half-written files."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import Pixels, SinkError, SourceError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether the name looks like a still picture."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of a folder in the order that a person expects (2 before 10)."""
+    found = [item for item in folder.iterdir() if item.is_file() and is_picture(item)]
+    return sorted(found, key=lambda item: [_number_or_text(part) for part in _parts(item.name)])
+
+
+def read_picture(path: Path) -> Pixels:
+    """Read a picture as uint8 (H, W, 3) BGR: EXIF turned, grey tripled, alpha over black.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    picture: Any = None
+    if data.size:
+        try:
+            raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
+                # 16 bit to 8
+                return flatten_alpha(
+                    (raw if raw.dtype == np.uint8 else raw // 257).astype(np.uint8)
+                )
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR)  # turns by EXIF, makes 8 bit of 16
+        except cv2.error:
+            picture = None
+    if picture is None:
+        raise SourceError(f"{path} is no picture that can be read")
+    return np.ascontiguousarray(picture, dtype=np.uint8)
+
+
+def flatten_alpha(picture: NDArray[np.uint8]) -> Pixels:
+    """Return BGR over black of a BGRA picture (straight alpha)."""
+    alpha = picture[..., 3:].astype(np.uint16)
+    flat = (picture[..., :3] * alpha + 127) // 255
+    return np.ascontiguousarray(flat.astype(np.uint8))
+
+
+def write_picture(path: Path, pixels: Pixels) -> None:
+    """Write a PNG or JPEG (by the suffix) atomically.
+
+    Raises:
+        SinkError: the folder is missing, the disk is full, ...
+    """
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1] if path.suffix.lower() == ".png" else []
+    done, data = cv2.imencode(path.suffix, pixels, settings)
+    if not done:
+        raise SinkError(f"cannot encode {path}")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.tobytes())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SinkError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"(\d+)", name.lower()) if part]
+
+
+def _number_or_text(part: str) -> tuple[int, int, str]:
+    return (0, int(part), "") if part.isdigit() else (1, 0, part)

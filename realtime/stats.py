@@ -1,0 +1,150 @@
+"""Ages and counters: p50, p95, p99 over the whole run in constant memory."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+_BINS_PER_OCTAVE = 64
+_SCALE = _BINS_PER_OCTAVE / math.log(2)
+_BINS = 40 * _BINS_PER_OCTAVE
+"""From 1 microsecond to 2**40 of them (12 days)."""
+
+RECENT = 120
+"""How many frames the live figures look back."""
+
+
+class Ages:
+    """A histogram with logarithmic bins, 1.1 % wide: any percentile of any number of ages.
+
+    Written by one thread, read by any (a reader may miss the newest frames).
+    """
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BINS
+        self.count = 0
+        self.max_ns = 0
+        self._recent: deque[tuple[int, int]] = deque(maxlen=RECENT)
+
+    def add(self, age_ns: int, now_ns: int) -> None:
+        """Record one age; ``now_ns`` is when it was taken."""
+        microseconds = age_ns / 1000
+        place = int(math.log(microseconds) * _SCALE) if microseconds > 1 else 0
+        self._counts[min(place, _BINS - 1)] += 1
+        self.count += 1
+        if age_ns > self.max_ns:
+            self.max_ns = age_ns
+        self._recent.append((now_ns, age_ns))
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Return the age in ms that ``percent`` of the frames stay under; None without frames."""
+        total = sum(self._counts)
+        if not total:
+            return None
+        wanted, seen = percent / 100 * total, 0
+        for place, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= wanted:
+                middle_us = math.exp((place + 0.5) / _SCALE)
+                return min(middle_us / 1000, self.max_ns / 1e6)
+        return self.max_ns / 1e6
+
+    def recent(self) -> tuple[float, float] | None:
+        """Return (fps, median age in ms) of the last frames; None before the second frame."""
+        items = list(self._recent)
+        if len(items) < 2 or items[-1][0] <= items[0][0]:
+            return None
+        fps = (len(items) - 1) * 1e9 / (items[-1][0] - items[0][0])
+        ages = sorted(age for _, age in items)
+        return fps, ages[len(ages) // 2] / 1e6
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return count, p50, p95, p99 and max in ms."""
+        found: dict[str, float | int | None] = {"frames": self.count}
+        for percent in (50, 95, 99):
+            value = self.percentile_ms(percent)
+            found[f"p{percent}_ms"] = None if value is None else round(value, 3)
+        found["max_ms"] = round(self.max_ns / 1e6, 3) if self.count else None
+        return found
+
+
+@dataclass(slots=True)
+class SinkStats:
+    """What one sink showed, and what it did not."""
+
+    name: str
+    ages: Ages = field(default_factory=Ages)
+    """Age of each frame when the sink had shown, sent or encoded it."""
+    overwritten: int = 0
+    """A fresher frame came before the sink took this one."""
+    too_old: int = 0
+    repeated: int = 0
+    """A paced sink sent the newest frame again, because none was newer."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Everything a run knows about its frames. Each field has one writer."""
+
+    captured: Ages = field(default_factory=Ages)
+    """Age when the source handed the frame over."""
+    engine_in: Ages = field(default_factory=Ages)
+    """Age when the engine took the frame."""
+    engine_out: Ages = field(default_factory=Ages)
+    """Age when the translated picture was there."""
+    sinks: list[SinkStats] = field(default_factory=list)
+    source_dropped: int = 0
+    """Frames that the source could not hand over in time."""
+    engine_overwritten: int = 0
+    """A fresher frame came before the engine took this one."""
+    engine_too_old: int = 0
+    started_ns: int = 0
+    ended_ns: int = 0
+    switches: int = 0
+    longest_gap_ms: float = 0.0
+    """Between two frames out of the engine."""
+
+    def dropped(self) -> dict[str, int]:
+        """Return every place where frames were dropped, and how many."""
+        places = {
+            "source": self.source_dropped,
+            "engine queue": self.engine_overwritten,
+            "engine too old": self.engine_too_old,
+        }
+        for sink in self.sinks:
+            places[f"{sink.name} queue"] = sink.overwritten
+            places[f"{sink.name} too old"] = sink.too_old
+        return places
+
+    def fps(self) -> float:
+        """Return translated frames a second over the whole run."""
+        seconds = (self.ended_ns - self.started_ns) / 1e9
+        return self.engine_out.count / seconds if seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        return {
+            "seconds": round((self.ended_ns - self.started_ns) / 1e9, 3),
+            "frames": self.engine_out.count,
+            "fps": round(self.fps(), 2),
+            "age": {
+                "captured": self.captured.summary(),
+                "engine_in": self.engine_in.summary(),
+                "engine_out": self.engine_out.summary(),
+            },
+            "sinks": [
+                {
+                    "name": sink.name,
+                    "age": sink.ages.summary(),
+                    "overwritten": sink.overwritten,
+                    "too_old": sink.too_old,
+                    "repeated": sink.repeated,
+                }
+                for sink in self.sinks
+            ],
+            "dropped": self.dropped(),
+            "switches": self.switches,
+            "longest_gap_ms": round(self.longest_gap_ms, 3),
+        }

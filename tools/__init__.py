@@ -1,0 +1,1 @@
+"""What people type: the `pix2live` command."""
