@@ -272,7 +272,8 @@ class Pipeline:
         self._engine_stage.outlets = tuple(self._open_outlet(sink) for sink in self.sinks)
 
     def _open_outlet(self, sink: Sink) -> Outlet:
-        assert self.engine.size is not None and self.info is not None
+        assert self.engine.size is not None
+        assert self.info is not None
         overlay = sink.main_thread if self._overlay is None else self._overlay
         presenter = Presenter(self._view, overlay=overlay)
         fps = self.info.fps or DEFAULT_FPS
@@ -302,7 +303,8 @@ class Pipeline:
 
     def _switch(self, model: Any, backend: str, errors: list[Exception]) -> None:
         stage, size = self._engine_stage, self.engine.size
-        assert stage is not None and size is not None
+        assert stage is not None
+        assert size is not None
         try:
             engine = open_engine(model, backend=backend)
             engine.open(size, depth=self.engine.depth)

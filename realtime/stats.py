@@ -34,8 +34,7 @@ class Ages:
         place = int(math.log(microseconds) * _SCALE) if microseconds > 1 else 0
         self._counts[min(place, _BINS - 1)] += 1
         self.count += 1
-        if age_ns > self.max_ns:
-            self.max_ns = age_ns
+        self.max_ns = max(self.max_ns, age_ns)
         self._recent.append((now_ns, age_ns))
 
     def percentile_ms(self, percent: float) -> float | None:

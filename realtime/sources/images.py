@@ -13,7 +13,7 @@ from realtime.sources.pictures import is_picture, list_pictures, read_picture
 
 
 class ImagesSource(Source):
-    """Pictures in natural order; the first one gives the size. A broken one is left out and said."""
+    """Pictures in natural order; the first gives the size. A broken one is left out and said."""
 
     name = "images"
 
