@@ -1,0 +1,91 @@
+"""What the benchmarks share: the clip, interleaved rounds, and the result file."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from realtime import Frame, Pipeline
+from tools import environment
+from tools.demo import CLIP_CREDIT, find_clip
+
+SIZE = (640, 360)
+FILTER = "comic"
+RESULTS = Path(__file__).parent / "results"
+
+
+def clip(folder: Path) -> Path:
+    """Return a 640x360 H.264 copy of the demo clip, made in ``folder``."""
+    original = find_clip()
+    if original is None:
+        sys.exit("the benchmarks need the demo clip: pip install 'pix2live[demo]'")
+    path = folder / "clip.mp4"
+    Pipeline(original, _identity(), [path], size=SIZE, mode="every").run()
+    return path
+
+
+def frames_of(path: Path) -> list[Any]:
+    """Return every frame of a clip as uint8 (H, W, 3) BGR."""
+    frames: list[Any] = []
+
+    def keep(frame: Frame) -> None:
+        frames.append(frame.pixels.copy())
+
+    Pipeline(path, _identity(), [keep], mode="every").run()
+    return frames
+
+
+def interleaved(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Run every way once a round, so that a noisy minute hits all of them alike."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def ratio(found: dict[str, list[float]], ours: str, theirs: str) -> float:
+    """Return the median of the ratios of each round."""
+    return statistics.median(a / b for a, b in zip(found[ours], found[theirs]))
+
+
+def fps(count: int, action: Callable[[], object]) -> float:
+    """Return ``count`` a second for one call of ``action``."""
+    started = time.perf_counter()
+    action()
+    return count / (time.perf_counter() - started)
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Print the result, and write it with what it was taken on."""
+    data = {
+        "benchmark": name,
+        "taken": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment.describe(),
+        "clip": CLIP_CREDIT,
+        **result,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Return median, least and most."""
+    return {
+        "median": round(statistics.median(values), 2),
+        "min": round(min(values), 2),
+        "max": round(max(values), 2),
+    }
+
+
+def _identity() -> Any:
+    from engines import open_engine
+
+    return open_engine(None, backend="identity")
