@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from engines.model import FrameModel, Size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+PRECISIONS = ("auto", "f32", "bf16", "f16")
 
 Pixels = NDArray[np.uint8]
 """uint8, (H, W, 3), BGR, C-contiguous."""
@@ -35,6 +38,8 @@ class Engine(ABC):
     """The backend's name in the registry."""
 
     def __init__(self, model: Any, *, precision: str = "auto", device: str = "") -> None:
+        if precision not in PRECISIONS:
+            raise EngineError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
         self.model = model
         self.asked_precision = precision
         self.asked_device = device
@@ -45,7 +50,11 @@ class Engine(ABC):
         self.device = ""
         self.precision = ""
         self.size: Size | None = None
+        self.alpha: Pixels | None = None
+        """uint8 (H, W, 1) of the frame that `collect` returned, where the model has this output;
+        valid until the next `submit`."""
         self._pending: list[tuple[Pixels, Pixels]] = []
+        self._notes_of_open: list[str] = []
 
     @classmethod
     @abstractmethod
@@ -62,26 +71,34 @@ class Engine(ABC):
         ``depth`` above 1 trades age for throughput: for files, not for cameras.
 
         Raises:
-            EngineError: the backend is missing, or refuses the model or the size.
+            EngineError: the backend is missing, or refuses the model or the size; the engine
+                stays closed and can be opened again.
         """
         if self.size is not None:
             raise EngineError(f"{self.name} is open already; close it first")
         reason = self.why_not()
         if reason is not None:
             raise EngineError(f"the backend {self.name!r} cannot run here: {reason}")
+        if depth < 1 or min(size) < 1:
+            raise EngineError(f"size and depth must be 1 or more, found {size} and {depth}")
         fitting = self.fit(size)
         if fitting != size:
             raise EngineError(
                 f"the filter takes {fitting[0]}x{fitting[1]}, not {size[0]}x{size[1]}"
                 " (Engine.fit gives the nearest size)"
             )
-        self.depth = max(1, depth)
+        self.depth = depth
+        # Opened again: only what is true now is said.
+        self.notes[:] = [note for note in self.notes if note not in self._notes_of_open]
+        said_before = len(self.notes)
         try:
             self._open(size)
         except BaseException:
             self._close()
             raise
-        self.size = size
+        finally:
+            self._notes_of_open = self.notes[said_before:]
+        self.size, self.alpha = size, None
 
     def slots(self, count: int) -> list[Pixels]:
         """Allocate ``count`` pictures (H, W, 3) in the memory that this device reads fastest."""
@@ -92,7 +109,7 @@ class Engine(ABC):
         """Start translating ``frame_in`` into ``frame_out``; both uint8 (H, W, 3) BGR.
 
         Raises:
-            EngineError: the shape or type is wrong, or `depth` frames are under way already.
+            EngineError: an array does not fit, or `depth` frames are under way already.
         """
         width, height = self._opened()
         for name, picture in (("frame_in", frame_in), ("frame_out", frame_out)):
@@ -103,6 +120,10 @@ class Engine(ABC):
                 )
             if not picture.flags.c_contiguous:
                 raise EngineError(f"{name} must be C-contiguous; numpy.ascontiguousarray helps")
+        if not frame_out.flags.writeable:
+            raise EngineError("frame_out is read-only")
+        if np.may_share_memory(frame_in, frame_out):
+            raise EngineError("frame_out must not be frame_in: the filter reads around each pixel")
         if len(self._pending) >= self.depth:
             raise EngineError(f"{self.depth} frames are under way already: collect first")
         self._submit(frame_in, frame_out)
@@ -126,6 +147,8 @@ class Engine(ABC):
 
     def infer(self, frame_in: Pixels, frame_out: Pixels | None = None) -> Pixels:
         """Submit and collect one frame; allocates ``frame_out`` when none is given."""
+        if self._pending:
+            raise EngineError("infer is for one frame at a time: collect what is under way first")
         if frame_out is None:
             frame_out = np.empty_like(frame_in)
         self.submit(frame_in, frame_out)
@@ -133,19 +156,20 @@ class Engine(ABC):
 
     def reset(self) -> None:
         """Forget earlier frames: a new clip begins. Frames under way are finished first."""
+        self._opened()
         while self._pending:
             self.collect()
         self._reset()
 
     def close(self) -> None:
         """Free the device. Safe to call twice, or before `open`."""
-        while self._pending:
-            try:
-                self.collect()
-            except EngineError:
-                continue
-        self.size = None
-        self._close()
+        try:
+            while self._pending:
+                with contextlib.suppress(EngineError):  # nobody waits for these pictures
+                    self.collect()
+        finally:
+            self.size = self.alpha = None
+            self._close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,11 +2,12 @@
 
 The contract that training, conversion and every backend share:
 
-* input ``frame``: uint8, (1, H, W, 3), BGR; H and W symbolic (or fixed);
+* input ``frame``: uint8, (1, H, W, 3), BGR; H and W symbolic, or both fixed;
 * output ``translated``: the same type and layout, the same H and W;
 * optional output ``alpha``: uint8, (1, H, W, 1);
-* optional state: inputs ``state_*`` with outputs of the same names plus ``_out``, fed back each
-  frame and zero after a reset;
+* optional state: inputs ``state_*`` with outputs of the same names plus ``_out`` (in ONNX no output
+  can have an input's name), fed back each frame and zero after a reset. Every side of a state is
+  a number, or named as the frame's: ``H``, ``W``, or a part of them such as ``H/4``;
 * the card: JSON under ``pix2live.card`` in the ONNX metadata.
 
 Cast, colour order, range and layout are in the graph, so that no backend knows a normalisation
@@ -15,12 +16,17 @@ constant.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engines.errors import ModelError
 
@@ -32,6 +38,7 @@ CARD_VERSION = 1
 TASKS = ("paired", "unpaired", "style", "other")
 STATE_PREFIX = "state_"
 STATE_OUT_SUFFIX = "_out"
+UNNAMED = "?"
 HOW_TO_CONVERT = "pix2live takes frame models; see 'Frame models' in docs/architecture.md"
 
 Size = tuple[int, int]
@@ -69,7 +76,7 @@ class Card:
         """
         try:
             raw: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"the card is no JSON: {error}") from error
         if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
             raise ModelError("the card must be a JSON object with a name")
@@ -79,6 +86,11 @@ class Card:
             if not isinstance(value, expected) or isinstance(value, bool):
                 raise ModelError(f"the card's {name} must be {expected.__name__}, found {value!r}")
         card = cls(**known)
+        for name, numbers in card.proofs.items():
+            if not isinstance(numbers, dict) or not all(
+                isinstance(number, (int, float)) for number in numbers.values()
+            ):
+                raise ModelError(f"the card's proof {name!r} must be numbers, found {numbers!r}")
         if card.stride < 1:
             raise ModelError(f"the card's stride must be 1 or more, found {card.stride}")
         if card.task not in TASKS:
@@ -98,6 +110,9 @@ class FrameModel:
     states: tuple[str, ...] = ()
     """Names of the state inputs; the output that feeds each is ``NAME_out``."""
     state_shapes: tuple[tuple[int | str, ...], ...] = ()
+    """One a state; symbolic sides are ``H``, ``W``, ``H/4`` and so on."""
+    state_types: tuple[str, ...] = ()
+    """numpy's names of their types."""
     fixed_size: Size | None = None
     """(width, height) when the graph takes one size only."""
 
@@ -138,6 +153,20 @@ class FrameModel:
         width, height = (max(stride, value // stride * stride) for value in size)
         return width, height
 
+    def new_states(self, size: Size) -> dict[str, NDArray[Any]]:
+        """Return every state as it is before the first frame of ``size``: all zero."""
+        sides = {"W": size[0], "H": size[1]}
+
+        def length(side: int | str) -> int:
+            name, _, divisor = str(side).partition("/")
+            return sides[name] // int(divisor or 1) if name in sides else int(side)
+
+        described = zip(self.states, self.state_shapes, self.state_types, strict=True)
+        return {
+            name: np.zeros([length(side) for side in shape], dtype)
+            for name, shape, dtype in described
+        }
+
 
 def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> None:
     """Put the card into ``model``, check the contract, and write the file atomically.
@@ -156,20 +185,26 @@ def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> N
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"not written, the graph is not valid ONNX: {error}") from error
-    _describe(model, path, "")
+    try:
+        _describe(model, path, "")
+    except ModelError as error:
+        raise ModelError(f"not written, it would be no frame model: {error}") from error
+    data = model.SerializeToString()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ModelError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):  # after the replacement there is none
+            temporary.unlink()
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or UNNAMED for dim in dims
     )
 
 
@@ -186,22 +221,60 @@ def _check_picture(value: onnx.ValueInfoProto, channels: int) -> tuple[int | str
     return shape[1], shape[2]
 
 
+def _check_size(name: str, found: tuple[int | str, int | str], frame: Any) -> None:
+    """Refuse a size that cannot be the frame's; a symbolic one may have any name."""
+    for side, expected in zip(found, frame, strict=True):
+        if isinstance(side, int) and side != expected:
+            raise ModelError(f"{name!r} is {found}, but 'frame' is {frame} (height, width)")
+
+
+def _check_state(
+    given: onnx.ValueInfoProto, left: onnx.ValueInfoProto, frame: tuple[int | str, int | str]
+) -> tuple[tuple[int | str, ...], str]:
+    """Return shape and type of a state; ``left`` is the output that feeds the next frame."""
+    import onnx
+
+    name, kind = given.name, given.type.tensor_type.elem_type
+    before, after = _shape(given), _shape(left)
+    same_sides = len(before) == len(after) and all(
+        one == other for one, other in zip(before, after) if isinstance(other, int)
+    )
+    if not same_sides or kind != left.type.tensor_type.elem_type:
+        raise ModelError(f"{left.name!r} {after} and {name!r} {before} differ in shape or type")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else object)
+    if dtype.kind not in "fiub":
+        raise ModelError(f"the state {name!r} must be numbers that numpy knows, found {dtype}")
+    names = {side: letter for side, letter in zip(frame, "HW") if side != UNNAMED}
+    shape: list[int | str] = []
+    for side in before:
+        part = re.fullmatch(r"(.+?)(?://?([1-9]\d*))?", str(side))
+        if isinstance(side, int):
+            shape.append(side)
+        elif part is not None and part[1] in names:
+            shape.append(names[part[1]] + (f"/{part[2]}" if part[2] else ""))
+        else:
+            raise ModelError(
+                f"the side {side!r} of the state {name!r} is neither a number nor named as the"
+                f" frame's {frame}, or a part such as '{frame[0]}/4'"
+            )
+    return tuple(shape), dtype.name
+
+
 def _describe(proto: onnx.ModelProto, path: Path, sha256: str) -> FrameModel:
     """Check the contract and collect what an engine needs to know."""
-    weights = {item.name for item in proto.graph.initializer}
+    weights = {item.name for item in proto.graph.initializer}  # old files list them as inputs
     inputs = {item.name: item for item in proto.graph.input if item.name not in weights}
     outputs = {item.name: item for item in proto.graph.output}
     for name, found in (("frame", inputs), ("translated", outputs)):
         if name not in found:
             kind = "input" if found is inputs else "output"
             raise ModelError(f"it has no {kind} {name!r}, only {sorted(found) or 'none'}")
-    size_in = _check_picture(inputs["frame"], 3)
-    size_out = _check_picture(outputs["translated"], 3)
-    both_fixed = all(isinstance(dim, int) for dim in (*size_in, *size_out))
-    if both_fixed and size_in != size_out:
-        raise ModelError(f"'translated' is {size_out}, but 'frame' is {size_in}")
+    frame = _check_picture(inputs["frame"], 3)
+    if isinstance(frame[0], int) != isinstance(frame[1], int):
+        raise ModelError(f"'frame' must have both sides fixed or both symbolic, found {frame}")
+    _check_size("translated", _check_picture(outputs["translated"], 3), frame)
     if "alpha" in outputs:
-        _check_picture(outputs["alpha"], 1)
+        _check_size("alpha", _check_picture(outputs["alpha"], 1), frame)
     states = tuple(sorted(name for name in inputs if name.startswith(STATE_PREFIX)))
     missing = [name for name in states if name + STATE_OUT_SUFFIX not in outputs]
     if missing:
@@ -209,17 +282,20 @@ def _describe(proto: onnx.ModelProto, path: Path, sha256: str) -> FrameModel:
     unknown = sorted(set(inputs) - {"frame", *states})
     if unknown:
         raise ModelError(f"it has inputs that nobody feeds: {unknown}")
+    described = [
+        _check_state(inputs[name], outputs[name + STATE_OUT_SUFFIX], frame) for name in states
+    ]
     cards = [item.value for item in proto.metadata_props if item.key == CARD_KEY]
-    card = Card.from_json(cards[0]) if cards else None
-    if card is None:
+    if not cards:
         raise ModelError(f"its metadata has no card ({CARD_KEY!r})")
-    height, width = size_in
+    height, width = frame
     return FrameModel(
         path=path,
-        card=card,
+        card=Card.from_json(cards[0]),
         sha256=sha256,
         has_alpha="alpha" in outputs,
         states=states,
-        state_shapes=tuple(_shape(inputs[name]) for name in states),
+        state_shapes=tuple(shape for shape, _ in described),
+        state_types=tuple(dtype for _, dtype in described),
         fixed_size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
     )

@@ -5,17 +5,24 @@ A conversion is believed only when its pictures are those of the original networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import ConversionError
+from engines.errors import ConversionError, EngineError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Translate = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """uint8 (H, W, 3) BGR in, the same shape out; values 0 to 255."""
+
+PROVED: Final = (("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16"))
+"""(backend, precision) that a new frame model has to pass, where this machine has them."""
 
 HIGHEST_PSNR_DB: Final = 99.0
 """Stands for pictures without any difference, whose ratio would be infinite (no JSON)."""
@@ -121,6 +128,55 @@ def compare(
         broken_share=broken / count,
         limits=limits or Limits(),
     )
+
+
+def prove_frame_model(
+    path: str | Path, generator: nn.Module, frames: Sequence[NDArray[np.uint8]]
+) -> dict[str, Proof]:
+    """Compare a frame model with its PyTorch generator on every backend that can run here.
+
+    Args:
+        path: the frame model.
+        generator: what it was exported from; float32 (1, 3, H, W) RGB, 0 to 1, in and out.
+        frames: real ones, whose sides are multiples of the model's stride. Those of the first
+            one's size are used.
+
+    Returns:
+        ``backend/precision`` -> proof. A backend that is not installed, or a precision that
+        this machine does not have, is left out: a card claims only what was tried.
+
+    Raises:
+        ConversionError: a backend gives another picture than PyTorch.
+    """
+    import torch
+
+    from engines.export import FrameTranslator
+    from engines.registry import open_engine
+
+    if not frames:
+        raise ConversionError("nothing to compare: no frames were given")
+    translator = FrameTranslator(generator).eval()
+
+    def reference(frame: NDArray[np.uint8]) -> NDArray[Any]:
+        with torch.inference_mode():
+            translated: NDArray[Any] = translator(torch.from_numpy(frame)[None])[0].numpy()
+        return translated
+
+    height, width = frames[0].shape[:2]
+    same_size = [frame for frame in frames if frame.shape == frames[0].shape]
+    proofs: dict[str, Proof] = {}
+    for backend, precision in PROVED:
+        try:
+            engine = open_engine(path, (width, height), backend=backend, precision=precision)
+        except EngineError:
+            continue
+        with engine:
+            proof = compare(reference, engine.infer, same_size)
+        if not proof.passed:
+            reasons = "; ".join(proof.problems)
+            raise ConversionError(f"{backend} in {precision} is not the same picture: {reasons}")
+        proofs[f"{backend}/{precision}"] = proof
+    return proofs
 
 
 def _is_flat(picture: NDArray[Any]) -> bool:

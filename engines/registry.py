@@ -25,23 +25,25 @@ AUTO_GENERATOR = ("torch",)
 
 def backend_names() -> list[str]:
     """Return every known backend, those of other packages last."""
-    return [*BACKENDS, *sorted(_plugged_in())]
+    return [*BACKENDS, *sorted(set(_plugged_in()) - set(BACKENDS))]
 
 
 def backend_class(name: str) -> type[Engine]:
     """Import the backend ``name``.
 
     Raises:
-        EngineError: no backend has that name, or another package's cannot be imported.
+        EngineError: no backend has that name, or another package's cannot be loaded.
     """
     target = BACKENDS.get(name) or _plugged_in().get(name)
     if target is None:
         raise EngineError(f"no backend {name!r}; there are: {', '.join(backend_names())}")
     module, _, attribute = target.partition(":")
     try:
-        found: type[Engine] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a plug-in is somebody else's code
         raise EngineError(f"the backend {name!r} ({target}) cannot be loaded: {error}") from error
+    if not isinstance(found, type) or not issubclass(found, Engine):
+        raise EngineError(f"the backend {name!r} ({target}) is no engines.Engine")
     return found
 
 
@@ -84,11 +86,14 @@ def open_engine(
     name, _, device = backend.partition(":")
     note = ""
     if name == "auto":
+        if device:
+            raise EngineError(f"auto takes no device ({device!r}): name the backend that has it")
         name, note = _choose(model)
-    reason = why_not(name)
+    chosen = backend_class(name)
+    reason = chosen.why_not()
     if reason is not None:
         raise EngineError(f"the backend {name!r} cannot run here: {reason}")
-    engine = backend_class(name)(model, precision=precision, device=device)
+    engine = chosen(model, precision=precision, device=device)
     if note:
         engine.notes.append(note)
     if size is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import socket
 import sys
 
 HAS_EVENTFD = sys.platform == "linux" and hasattr(os, "eventfd")
@@ -12,71 +14,60 @@ HAS_EVENTFD = sys.platform == "linux" and hasattr(os, "eventfd")
 class Doorbell:
     """One sleeper, any number of ringers. A ring before the sleep is not lost.
 
-    Linux uses an eventfd; other systems a pipe (Windows: a socket pair, because its ``select``
-    takes sockets only).
+    Linux uses an eventfd; other systems a pair of sockets (a pipe would do, but the ``select`` of
+    Windows takes sockets only).
     """
 
     def __init__(self) -> None:
-        self._sockets: tuple[object, object] | None = None
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
         if HAS_EVENTFD:
-            self._reader = self._writer = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        elif sys.platform == "win32":
-            import socket
-
-            first, second = socket.socketpair()
-            self._sockets = first, second
-            self._reader, self._writer = first.fileno(), second.fileno()
+            self._handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
-            self._reader, self._writer = os.pipe()
-            os.set_blocking(self._reader, False)
-            os.set_blocking(self._writer, False)
+            self._sockets = socket.socketpair()
+            for end in self._sockets:
+                end.setblocking(False)
+            self._handle = self._sockets[0].fileno()
         self._open = True
         self._poll = None
-        if hasattr(select, "poll"):
+        if hasattr(select, "poll"):  # unlike select, it takes handles above 1023
             self._poll = select.poll()
-            self._poll.register(self._reader, select.POLLIN)
+            self._poll.register(self._handle, select.POLLIN)
 
     def ring(self) -> None:
-        """Wake the sleeper, now or when it goes to sleep next."""
+        """Wake the sleeper, now or when it goes to sleep next. Any thread, or a signal handler."""
         if not self._open:
             return
-        try:
-            if HAS_EVENTFD:
-                os.eventfd_write(self._writer, 1)
-            elif self._sockets is not None:
-                self._sockets[1].send(b"\0")  # type: ignore[attr-defined]
+        with contextlib.suppress(BlockingIOError):  # full of rings already: the sleeper will wake
+            if self._sockets is not None:
+                self._sockets[1].send(b"\0")
             else:
-                os.write(self._writer, b"\0")
-        except BlockingIOError:
-            return  # full of rings already: the sleeper will wake
+                os.eventfd_write(self._handle, 1)
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until rung, ``timeout_s`` at the most. Returns whether it rang."""
+        if not self._open:
+            return False
+        timeout_s = max(0.0, timeout_s)
         if self._poll is not None:
-            rang = bool(self._poll.poll(max(0.0, timeout_s) * 1000))
+            rang = bool(self._poll.poll(timeout_s * 1000))
         else:
-            rang = bool(select.select([self._reader], [], [], max(0.0, timeout_s))[0])
+            rang = bool(select.select([self._handle], [], [], timeout_s)[0])
         if rang:
-            try:
-                if HAS_EVENTFD:
-                    os.eventfd_read(self._reader)
-                elif self._sockets is not None:
-                    self._sockets[0].recv(4096)  # type: ignore[attr-defined]
+            with contextlib.suppress(BlockingIOError):
+                if self._sockets is not None:
+                    while self._sockets[0].recv(4096):  # all rings are one
+                        pass
                 else:
-                    os.read(self._reader, 4096)
-            except BlockingIOError:
-                return False
+                    os.eventfd_read(self._handle)
         return rang
 
     def close(self) -> None:
-        """Free the handles; nobody may be asleep."""
+        """Free the handles; nobody may be asleep, and nobody ring any more."""
         if not self._open:
             return
         self._open = False
         if self._sockets is not None:
-            for item in self._sockets:
-                item.close()  # type: ignore[attr-defined]
-            return
-        os.close(self._reader)
-        if self._writer != self._reader:
-            os.close(self._writer)
+            for end in self._sockets:
+                end.close()
+        else:
+            os.close(self._handle)

@@ -10,6 +10,15 @@ NS_PER_MS = 1_000_000
 RESYNC_NS = 500 * NS_PER_MS
 """A file that plays this late starts a new timeline instead of running after the old one."""
 
+LATE_NS = 100 * NS_PER_MS
+"""A frame of a recording that is this late is left out: the next one is nearer to now."""
+
+DRIFT_PER_S_NS = 200_000
+"""How fast a sender's clock may fall behind ours (200 ppm; quartz is within 100)."""
+
+PLAUSIBLE_WAIT_NS = 60 * NS_PER_S
+"""A streamed frame that seems to have waited longer shows that the sender's clock jumped."""
+
 
 @dataclass(slots=True)
 class Timeline:
@@ -33,6 +42,35 @@ class Timeline:
             self.start_ns = now_ns - pts_ns
             due = now_ns
         return due
+
+
+@dataclass(slots=True)
+class ArrivalClock:
+    """Says when a streamed frame would have arrived, had nothing held it up.
+
+    The sender's clock is not ours, but it is steady: the frame that came soonest after its own
+    time stamp sets the distance of the two, and whoever comes later than that has waited, in the
+    network or in a socket's buffer. So waiting counts as age.
+    """
+
+    _distance_ns: int | None = None
+    _last_pts_ns: int = 0
+    _last_captured_ns: int = 0
+
+    def captured_ns(self, pts_ns: int, now_ns: int) -> int:
+        """Return the moment of capture on our clock; ``pts_ns`` is the sender's time stamp."""
+        distance_ns = now_ns - pts_ns
+        if self._distance_ns is None or pts_ns <= self._last_pts_ns:
+            self._distance_ns = distance_ns  # the first, or the sender began anew
+        else:
+            drift_ns = (pts_ns - self._last_pts_ns) * DRIFT_PER_S_NS // NS_PER_S
+            self._distance_ns = min(self._distance_ns + drift_ns, distance_ns)
+            if distance_ns - self._distance_ns > PLAUSIBLE_WAIT_NS:
+                self._distance_ns = distance_ns
+        self._last_pts_ns = pts_ns
+        captured_ns = max(pts_ns + self._distance_ns, self._last_captured_ns)
+        self._last_captured_ns = captured_ns
+        return captured_ns
 
 
 @dataclass(slots=True)

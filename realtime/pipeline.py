@@ -7,14 +7,13 @@ source thread --inbox--> engine thread --outlet queue--> one thread a sink
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines import Engine, Pix2liveError, SettingsError, SinkError, Size, filter_names, open_engine
+from engines import Engine, Pix2liveError, SettingsError, SinkError, Size, open_engine
 from realtime.effects.views import Presenter, check_view, view_size
 from realtime.frame import Frame
 from realtime.queues import FrameQueue, make_queue
@@ -22,6 +21,7 @@ from realtime.sinks import Sink, SinkInfo, open_sink
 from realtime.sources import Source, SourceInfo, open_source
 from realtime.stages import Control, EngineStage, Outlet, SourceStage, Stage
 from realtime.stats import Stats
+from realtime.switching import Switcher, filter_label, next_filter_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -86,6 +86,8 @@ class Pipeline:
         self.notes: list[str] = []
         """What the pipeline itself has to say; `all_notes` adds source, engine and sinks."""
         self.mode = mode or "freshest"
+        self.size: Size | None = None
+        """(width, height) that the engine works at; known once it runs."""
         self.info: SourceInfo | None = None
         self._control = Control(self.stats, max_age_ms, frames, on_failure=self._unwind)
         self._queues: list[FrameQueue] = []
@@ -93,7 +95,7 @@ class Pipeline:
         self._engine_stage: EngineStage | None = None
         self._outlets: list[Outlet] = []
         self._recording: Outlet | None = None
-        self._switching: threading.Thread | None = None
+        self._switcher: Switcher | None = None
         self._stopping = False
         self._deadline_s: float | None = None
         _refuse_shared_paths(self.source, self.sinks)
@@ -187,30 +189,20 @@ class Pipeline:
 
         A failure leaves the old filter running and becomes a note; with ``wait`` it is raised.
         """
-        if self._engine_stage is None or self.engine.size is None:
+        if self._switcher is None or self.engine.size is None:
             raise SettingsError("switch works while the pipeline runs")
-        if self._switching is not None and self._switching.is_alive():
-            self.notes.append("a switch is under way already")
-            return
-        errors: list[Exception] = []
-        self._switching = threading.Thread(
-            target=self._switch, args=(model, backend, errors), name="pix2live switch", daemon=True
-        )
-        self._switching.start()
-        if wait:
-            self._switching.join()
-            if errors:
-                raise errors[0]
+        self._switcher.switch(model, backend=backend, wait=wait)
 
     def next_filter(self) -> None:
         """Switch to the next shipped filter."""
-        names = filter_names()
-        current = getattr(self.engine.model, "name", "")
-        if not names or names == [current]:
-            self.notes.append(f"{current or 'this'} is the only filter")
+        name = next_filter_name(self.engine)
+        if name is None:
+            self.notes.append(f"{filter_label(self.engine)} is the only filter")
             return
-        place = names.index(current) + 1 if current in names else 0
-        self.switch(names[place % len(names)])
+        try:
+            self.switch(name)
+        except SettingsError as error:
+            self.notes.append(str(error))
 
     def add_sink(self, sink: str | os.PathLike[str] | Callable[[Frame], None] | Sink) -> Sink:
         """Open one more sink while the pipeline runs (not one that needs the main thread)."""
@@ -262,6 +254,7 @@ class Pipeline:
                 f"working at {size[0]}x{size[1]}, not {wanted[0]}x{wanted[1]}: the filter takes"
                 " other sizes"
             )
+        self.size = size
         if self.engine.size is None:
             self.engine.open(size, depth=EVERY_DEPTH if self.mode == "every" else 1)
         inbox = make_queue(self.mode, self.engine.depth, lambda: Frame(self.engine.slots(1)[0]))
@@ -270,6 +263,7 @@ class Pipeline:
         self._source_stage = SourceStage(self.source, inbox, self._control)
         self._engine_stage = EngineStage(self.engine, inbox, self._control)
         self._engine_stage.outlets = tuple(self._open_outlet(sink) for sink in self.sinks)
+        self._switcher = Switcher(self._engine_stage, self.notes, self._switched)
 
     def _open_outlet(self, sink: Sink) -> Outlet:
         assert self.engine.size is not None
@@ -277,7 +271,7 @@ class Pipeline:
         overlay = sink.main_thread if self._overlay is None else self._overlay
         presenter = Presenter(self._view, overlay=overlay)
         fps = self.info.fps or DEFAULT_FPS
-        label = getattr(self.engine.model, "name", self.engine.name)
+        label = filter_label(self.engine)
         sink.open(SinkInfo(view_size(self._view, self.engine.size), fps, f"pix2live: {label}"))
         queue = make_queue(
             "freshest" if sink.freshest else self.mode,
@@ -301,23 +295,10 @@ class Pipeline:
             shown = any(sink.freshest for sink in self.sinks)
             self.mode = "freshest" if self.source.live or shown else "every"
 
-    def _switch(self, model: Any, backend: str, errors: list[Exception]) -> None:
-        stage, size = self._engine_stage, self.engine.size
-        assert stage is not None
-        assert size is not None
-        try:
-            engine = open_engine(model, backend=backend)
-            engine.open(size, depth=self.engine.depth)
-        except Pix2liveError as error:
-            errors.append(error)
-            self.notes.append(f"kept the filter: {error}")
-            return
-        label = getattr(engine.model, "name", engine.name)
-        stage.swap_in(engine)
+    def _switched(self, engine: Engine) -> None:
         self.engine = engine
         for outlet in self._outlets:
-            outlet.label = label
-        self.notes.append(f"switched to {label}")
+            outlet.label = filter_label(engine)
 
     def _stages(self) -> list[Stage]:
         stages: list[Stage | None] = [self._source_stage, self._engine_stage, *self._outlets]
@@ -355,8 +336,8 @@ class Pipeline:
             queue.close()
 
     def _close_all(self) -> None:
-        if self._switching is not None:
-            self._switching.join(JOIN_TIMEOUT_S)
+        if self._switcher is not None:
+            self._switcher.join(JOIN_TIMEOUT_S)
         for outlet in self._outlets:
             outlet.close_sink()
         self.source.close()

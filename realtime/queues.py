@@ -3,7 +3,8 @@
 Both have one producer and one consumer, hold slots that were allocated once, and take no lock:
 every control word is written by one side only, and reading or writing one attribute is atomic in
 Python. A consumer with nothing to do sleeps on a doorbell, which the producer rings only when the
-consumer says that it sleeps.
+consumer says that it sleeps. Who sleeps raises its flag and then looks once more; who wakes changes
+the queue and then looks at the flag: whichever comes second sees the other, so no wake-up is lost.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class FrameQueue(ABC):
 
     Thread: producer methods from one thread, consumer methods from one thread, `close` from any.
     Ownership: a reserved slot is the producer's until `publish`, a taken one the consumer's until
-    `release` (a Mailbox: until the next `take`).
+    `release` (a Mailbox: until the next `take` that returns a frame).
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,10 @@ class FrameQueue(ABC):
     @property
     @abstractmethod
     def dropped(self) -> int:
-        """Frames that were published and will never be taken."""
+        """Frames that were published and passed over; once closed, those left in the queue too.
+
+        Exact for the consumer; any other thread may see the number of a moment ago.
+        """
 
     @abstractmethod
     def reserve(self, timeout_s: float = 0.0) -> Frame | None:
@@ -66,12 +70,12 @@ class FrameQueue(ABC):
         """Closed, and everything was taken."""
 
     def close(self) -> None:
-        """No more frames: wakes both sides. What was published can still be taken."""
+        """No more frames: wakes both sides. What was published before can still be taken."""
         self.closed = True
         self._bell.ring()
 
     def dispose(self) -> None:
-        """Free the handles, after both sides have left."""
+        """Free the handles, after both sides have left (a late ring would hit a stranger's)."""
         self._bell.close()
 
     @abstractmethod
@@ -83,9 +87,10 @@ class FrameQueue(ABC):
         try:
             while True:
                 self._asleep = True  # before looking: a publish after the look will ring
+                closed = self.closed  # before looking too: the last publish may come in between
                 frame = self._poll()
                 remaining_s = deadline_s - time.monotonic()
-                if frame is not None or self.closed or remaining_s <= 0:
+                if frame is not None or closed or remaining_s <= 0:
                     return frame
                 self._bell.wait(min(remaining_s, LOST_WAKE_UP_S))
         finally:
@@ -116,13 +121,13 @@ class Mailbox(FrameQueue):
         self._newest_in_pair = [0, 0]  # producer writes
         self._latest = 0  # producer writes
         self._reading = 0  # consumer writes
-        self._seen = 0  # consumer writes
+        self._seen = 0  # consumer writes: the publication that it took last
+        self._missed = 0  # consumer writes
         self._target: tuple[int, int] | None = None
 
     @property
     def dropped(self) -> int:
-        missed = self._seen - self.taken
-        return missed + (self.published - self._seen if self.closed else 0)
+        return self._missed + (max(0, self.published - self._seen) if self.closed else 0)
 
     def reserve(self, timeout_s: float = 0.0) -> Frame | None:
         if self.closed:
@@ -146,20 +151,19 @@ class Mailbox(FrameQueue):
         self._wake()
 
     def _poll(self) -> Frame | None:
-        if self._seen == self.published:
+        if self._seen >= self.published:  # above it while a publication is half done
             return None
         pair = self._latest
         self._reading = pair
         place = self._newest_in_pair[pair]
-        number = self._numbers[pair][place]
-        if number <= self._seen:
-            return None
+        number = self._numbers[pair][place]  # newer than what was seen: `published` comes last
+        self._missed += number - self._seen - 1
         self._seen = number
         self.taken += 1
         return self._data[pair][place]
 
     def release(self) -> None:
-        """Nothing to do: the slot stays the consumer's until the next `take`."""
+        """Nothing to do: the slot stays the consumer's until the next frame is taken."""
 
     @property
     def finished(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ class Ages:
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * _BINS
+        self._counts = array("Q", bytes(8 * _BINS))
         self.count = 0
         self.max_ns = 0
         self._recent: deque[tuple[int, int]] = deque(maxlen=RECENT)
@@ -42,7 +43,7 @@ class Ages:
         total = sum(self._counts)
         if not total:
             return None
-        wanted, seen = percent / 100 * total, 0
+        wanted, seen = percent * total / 100, 0
         for place, count in enumerate(self._counts):
             seen += count
             if count and seen >= wanted:
@@ -52,7 +53,7 @@ class Ages:
 
     def recent(self) -> tuple[float, float] | None:
         """Return (fps, median age in ms) of the last frames; None before the second frame."""
-        items = list(self._recent)
+        items = self._recent.copy()  # in one step, while the writer goes on
         if len(items) < 2 or items[-1][0] <= items[0][0]:
             return None
         fps = (len(items) - 1) * 1e9 / (items[-1][0] - items[0][0])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 
 from engines import Pixels, SourceError
 from realtime import Frame, Pipeline
+from realtime.sinks import NullSink
 from realtime.sinks.window import why_no_window
 from realtime.sources.pictures import write_picture
 from tools.report import age_table
@@ -24,16 +24,19 @@ CLIP_CREDIT = "Big Buck Bunny, (c) Blender Foundation, CC-BY 3.0, as shipped by 
 PICTURE_AT_S = 2.5
 
 
-class KeepOne:
-    """A sink function that keeps the first picture after a given time."""
+class KeepOne(NullSink):
+    """Keeps the newest picture up to a given time."""
+
+    name = "demo.png"
 
     def __init__(self, at_s: float) -> None:
+        super().__init__()
         self._at_ns = round(at_s * 1e9)
         self.picture: Pixels | None = None
 
-    def __call__(self, frame: Frame) -> None:
+    def write(self, frame: Frame) -> None:
         if self.picture is None or frame.pts_ns <= self._at_ns:
-            self.picture = np.array(frame.pixels)
+            self.picture = frame.pixels.copy()
 
 
 @click.command()

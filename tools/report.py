@@ -15,6 +15,7 @@ from rich.table import Table
 from engines import SinkError
 from realtime import Pipeline
 from realtime.stats import Ages
+from realtime.switching import filter_label
 from tools import environment
 
 STATS_SCHEMA = 1
@@ -59,7 +60,7 @@ class LiveStatus:
 
     def _line(self) -> str:
         stats = self._pipeline.stats
-        label = getattr(self._pipeline.engine.model, "name", self._pipeline.engine.name)
+        label = filter_label(self._pipeline.engine)
         ages = stats.sinks[0].ages if stats.sinks else stats.engine_out
         recent = ages.recent()
         if recent is None:
@@ -97,7 +98,7 @@ def stats_json(pipeline: Pipeline, settings: dict[str, Any]) -> dict[str, Any]:
         "environment": environment.describe(),
         "settings": settings,
         "engine": {
-            "filter": getattr(engine.model, "name", engine.name),
+            "filter": filter_label(engine),
             "sha256": getattr(engine.model, "sha256", None),
             "backend": engine.name,
             "device": engine.device,

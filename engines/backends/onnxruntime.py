@@ -6,6 +6,7 @@ import importlib.util
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
@@ -26,10 +27,11 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, model: Any, *, precision: str = "auto", device: str = "") -> None:
         super().__init__(model, precision=precision, device=device)
-        self._device = device.lower()
         self._session: Any = None
         self._binding: Any = None
-        self._states: dict[str, Any] = {}
+        self._alpha: Pixels | None = None
+        self._states: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        """Name -> what the next frame reads, and what it leaves for the one after it."""
 
     @classmethod
     def why_not(cls) -> str | None:
@@ -43,70 +45,76 @@ class OnnxRuntimeEngine(Engine):
         model = self._frame_model()
         if self.asked_precision not in ("auto", "f32"):
             raise EngineError(f"onnxruntime runs f32 only, not {self.asked_precision}")
-        device, provider = self._choose_provider(onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # its warnings are about its own optimiser
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(model.path), options, providers=[provider]
-            )
-        except Exception as error:  # pybind raises a family of types without a common root
-            raise EngineError(f"ONNX Runtime cannot open {model.path}: {error}") from error
-        if self._session.get_providers()[0] != provider:
-            raise EngineError(f"ONNX Runtime did not start {provider}; naming cpu takes the CPU")
+        available = onnxruntime.get_available_providers()
+        for device in self._candidates(available):
+            provider = PROVIDERS[device]
+            try:
+                self._session = onnxruntime.InferenceSession(
+                    str(model.path), options, providers=[provider]
+                )
+            except Exception as error:  # pybind raises a family of types without a common root
+                raise EngineError(f"ONNX Runtime cannot open {model.path}: {error}") from error
+            if self._session.get_providers()[0] == provider:
+                break
+            # Listed, but the driver or the device is missing: it went on with the CPU.
+            if self.asked_device:
+                raise EngineError(f"ONNX Runtime has {provider}, but it did not start here")
+            self.notes.append(f"not {provider}: it did not start here")
+        else:
+            raise EngineError(f"ONNX Runtime has no provider that is known here: {available}")
+        if not self.asked_device:
+            self.notes.append(f"provider {provider}: the first of {list(PROVIDERS)} that runs here")
         self.depth = 1
         self.device, self.precision = device, "f32"
         self._binding = self._session.io_binding()
-        self._reset()
         width, height = size
+        if model.has_alpha:
+            self._alpha = np.empty((height, width, 1), np.uint8)
+        self._new_states(size)
         picture = aligned_picture(height, width)
         self._submit(picture, picture.copy())
+        self._new_states(size)
 
-    def _choose_provider(self, available: list[str]) -> tuple[str, str]:
-        if self._device:
-            provider = PROVIDERS.get(self._device)
-            if provider not in available:
-                known = [name for name, item in PROVIDERS.items() if item in available]
-                raise EngineError(f"ONNX Runtime has no {self._device!r} here, only {known}")
-            return self._device, provider
-        for device, provider in PROVIDERS.items():
-            if provider in available:
-                self.notes.append(f"provider {provider}: the first of {list(PROVIDERS)} here")
-                return device, provider
-        raise EngineError(f"ONNX Runtime has no provider that is known here: {available}")
+    def _candidates(self, available: list[str]) -> list[str]:
+        here = [device for device, provider in PROVIDERS.items() if provider in available]
+        asked = self.asked_device.lower()
+        if asked and asked not in here:
+            raise EngineError(f"ONNX Runtime has no {self.asked_device!r} here, only {here}")
+        return [asked] if asked else here
 
     def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
         # Runs at once: the session has no queue, and a thread of our own would only add age.
-        binding = self._binding
-        shape = (1, *frame_in.shape)
-        binding.bind_input("frame", "cpu", 0, np.uint8, shape, frame_in.ctypes.data)
-        binding.bind_output("translated", "cpu", 0, np.uint8, shape, frame_out.ctypes.data)
-        for name, value in self._states.items():
-            binding.bind_cpu_input(name, value)
-            binding.bind_output(name + STATE_OUT_SUFFIX, "cpu")
+        self._bind_input("frame", frame_in[None])
+        self._bind_output("translated", frame_out[None])
+        if self._alpha is not None:
+            self._bind_output("alpha", self._alpha[None])
+        for name, (before, after) in self._states.items():
+            self._bind_input(name, before)
+            self._bind_output(name + STATE_OUT_SUFFIX, after)
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on a frame: {error}") from error
-        if self._states:
-            outputs = dict(
-                zip((item.name for item in self._session.get_outputs()), binding.get_outputs())
-            )
-            for name in self._states:
-                self._states[name] = outputs[name + STATE_OUT_SUFFIX].numpy()
+        self._states = {name: (after, before) for name, (before, after) in self._states.items()}
+
+    def _bind_input(self, name: str, array: NDArray[Any]) -> None:
+        self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def _bind_output(self, name: str, array: NDArray[Any]) -> None:
+        self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def _collect(self, frame_out: Pixels) -> None:
-        """Submit has finished already."""
+        self.alpha = self._alpha  # all else is done: submit has finished already
 
     def _reset(self) -> None:
-        model = self._frame_model()
-        for name, shape in zip(model.states, model.state_shapes):
-            if not all(isinstance(dim, int) for dim in shape):
-                raise EngineError(
-                    f"onnxruntime needs a fixed shape for the state {name!r}, found {shape}"
-                )
-            self._states[name] = np.zeros([int(dim) for dim in shape], dtype=np.float32)
+        self._new_states(self._opened())
+
+    def _new_states(self, size: Size) -> None:
+        states = self._frame_model().new_states(size)
+        self._states = {name: (zeros, zeros.copy()) for name, zeros in states.items()}
 
     def _close(self) -> None:
-        self._session = self._binding = None
-        self._states.clear()
+        self._session = self._binding = self._alpha = None
+        self._states = {}

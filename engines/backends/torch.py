@@ -25,7 +25,6 @@ class TorchEngine(Engine):
 
     def __init__(self, model: Any, *, precision: str = "auto", device: str = "") -> None:
         super().__init__(model, precision=precision, device=device)
-        self._device = device
         self._generator: torch.nn.Module | None = None
 
     @classmethod
@@ -33,6 +32,14 @@ class TorchEngine(Engine):
         if importlib.util.find_spec("torch") is None:
             return "the package torch is not installed (pip install 'pix2live[torch]')"
         return None
+
+    def fit(self, size: Size) -> Size:
+        """Return the nearest size; a generator may say by ``stride`` what its sides divide by."""
+        stride = getattr(self.model, "stride", 1)
+        if isinstance(self.model, FrameModel) or not isinstance(stride, int):
+            return super().fit(size)
+        width, height = (max(stride, side // stride * stride) for side in size)
+        return width, height
 
     def _open(self, size: Size) -> None:
         import torch
@@ -42,20 +49,21 @@ class TorchEngine(Engine):
         generator = self._rebuild() if isinstance(self.model, FrameModel) else self.model
         if not isinstance(generator, torch.nn.Module):
             raise EngineError(f"torch runs torch.nn.Module, found {type(generator).__name__}")
-        device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not self._device:
-            self.notes.append(f"device {device}: CUDA is {'here' if device == 'cuda' else 'not'}")
+        device = self.asked_device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if not self.asked_device:
+            self.notes.append(f"device {device}: CUDA is {'' if device == 'cuda' else 'not '}here")
         try:
             self._generator = generator.eval().to(device)
         except (RuntimeError, AssertionError) as error:
-            raise EngineError(f"torch has no device {device!r} here: {error}") from error
-        self._device, self.device, self.precision, self.depth = device, device, "f32", 1
+            reason = str(error).splitlines()[0]
+            raise EngineError(f"torch has no device {device!r} here: {reason}") from error
+        self.device, self.precision, self.depth = device, "f32", 1
         width, height = size
         self._submit(np.zeros((height, width, 3), np.uint8), np.zeros((height, width, 3), np.uint8))
 
     def _rebuild(self) -> torch.nn.Module:
         model = self._frame_model()
-        if not model.card.architecture.startswith("quarter"):
+        if not model.card.architecture.startswith("QuarterNet"):
             raise EngineError(
                 f"torch runs generators, and cannot rebuild {model.card.architecture!r} from a"
                 " frame model; take --backend openvino or onnxruntime"
@@ -68,12 +76,16 @@ class TorchEngine(Engine):
         import torch
 
         assert self._generator is not None
-        with torch.inference_mode():
-            rgb = torch.from_numpy(frame_in).to(self._device)[..., [2, 1, 0]]
-            picture = rgb.permute(2, 0, 1)[None].float() / 255
-            translated = self._generator(picture)[0].clamp(0, 1) * 255
-            bgr = translated.round().to(torch.uint8).permute(1, 2, 0)[..., [2, 1, 0]]
-            np.copyto(frame_out, bgr.cpu().numpy())
+        shareable = frame_in if frame_in.flags.writeable else frame_in.copy()
+        try:
+            with torch.inference_mode():
+                rgb = torch.from_numpy(shareable).to(self.device)[..., [2, 1, 0]]
+                picture = rgb.permute(2, 0, 1)[None].float() / 255
+                translated = self._generator(picture)[0].clamp(0, 1) * 255
+                bgr = translated.round().to(torch.uint8).permute(1, 2, 0)[..., [2, 1, 0]]
+                np.copyto(frame_out, bgr.cpu().numpy())
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"the generator failed on a frame: {error}") from error
 
     def _collect(self, frame_out: Pixels) -> None:
         """Submit has finished already."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -10,6 +12,7 @@ from realtime.frame import Frame
 
 VIEWS = ("filtered", "split", "side-by-side", "original")
 LINE_COLOUR = (255, 255, 255)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def check_view(view: str) -> str:
@@ -38,6 +41,8 @@ class Presenter:
         self.view = check_view(view)
         self.overlay = overlay
         self._canvas: Pixels | None = None
+        if overlay:  # the first text loads the font, 50 ms, which no frame should wait for
+            draw_label(np.zeros((32, 32, 3), np.uint8), "0")
 
     @property
     def needs_source(self) -> bool:
@@ -82,14 +87,46 @@ class Presenter:
 
 def draw_label(pixels: Pixels, text: str) -> None:
     """Draw one line of text on a darkened box at the bottom left, in place."""
+    draw_panel(pixels, [(text,)], at_top=False)
+
+
+def draw_panel(pixels: Pixels, rows: Sequence[tuple[str, ...]], *, at_top: bool = True) -> None:
+    """Draw rows of cells in white on a darkened box at the left, in place.
+
+    The text is as large as the picture allows, within reason; what does not fit is cut off.
+    """
+    if not rows:
+        return
     height, width = pixels.shape[:2]
-    scale = max(0.4, min(height / 720, width / 1000) * 0.9)
-    thickness = max(1, round(scale * 1.6))
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    (text_width, text_height), base = cv2.getTextSize(text, font, scale, thickness)
-    pad = max(3, text_height // 2)
-    top = max(0, height - text_height - base - 2 * pad)
-    box = pixels[top:, : min(width, text_width + 2 * pad)]
+    scale = min(max(0.5, height / 900), 2.0)
+    columns, line, base = _measure(rows, scale)
+    needed = sum(columns) + 2 * line, (len(rows) + 1) * line
+    if needed[0] > width or needed[1] > height:
+        scale = max(0.3, scale * min(width / needed[0], height / needed[1]))
+        columns, line, base = _measure(rows, scale)
+    # Rounded up, so that the box does not twitch with every digit.
+    box_width = min(width, -(-(sum(columns) + line) // 16) * 16)
+    box_height = min(height, (2 * len(rows) + 1) * line // 2 + base)
+    top = 0 if at_top else height - box_height
+    box = pixels[top : top + box_height, :box_width]
     np.right_shift(box, 2, out=box)
-    place = pad, height - base - pad
-    cv2.putText(pixels, text, place, font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+    thickness = max(1, round(scale * 1.2))
+    for number, row in enumerate(rows):
+        left = line // 2
+        for cell, column in zip(row, columns):
+            place = left, (number + 1) * line
+            cv2.putText(box, cell, place, FONT, scale, LINE_COLOUR, thickness, cv2.LINE_AA)
+            left += column
+
+
+def _measure(rows: Sequence[tuple[str, ...]], scale: float) -> tuple[list[int], int, int]:
+    """Return the widths of the columns, the height of a line, and the room below its base."""
+    thickness = max(1, round(scale * 1.2))
+    (_, tall), base = cv2.getTextSize("Ag", FONT, scale, thickness)
+    columns = [0] * max(len(row) for row in rows)
+    gap = 0 if len(columns) == 1 else tall
+    for row in rows:
+        for number, cell in enumerate(row):
+            wide = cv2.getTextSize(cell, FONT, scale, thickness)[0][0]
+            columns[number] = max(columns[number], wide + gap)
+    return columns, round(tall * 1.7), base

@@ -12,7 +12,7 @@ from realtime.sinks.base import CallableSink, NullSink, Sink, SinkInfo
 
 __all__ = ["CallableSink", "NullSink", "Sink", "SinkInfo", "open_sink"]
 
-KINDS = "window, virtual-camera, virtual-camera:DEVICE, FILE.mp4, FOLDER/, null"
+KINDS = "window, virtual-camera, virtual-camera:DEVICE, FILE.mp4 (or mkv, mov), FOLDER/, null"
 
 
 def open_sink(spec: str | os.PathLike[str] | Callable[[Frame], None] | Sink) -> Sink:
@@ -29,7 +29,9 @@ def open_sink(spec: str | os.PathLike[str] | Callable[[Frame], None] | Sink) -> 
         return spec
     if callable(spec):
         return CallableSink(spec)
-    text = os.fspath(spec)
+    text = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "://" in text:
+        raise SinkError(f"no sink {spec!r}; a sink is {KINDS}")
     kind, _, device = text.partition(":")
     if text == "null":
         return NullSink()

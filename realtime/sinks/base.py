@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines import Size
+import cv2
+import numpy as np
+
+from engines import Pixels, SinkError, Size
 from realtime.frame import Frame
 
 
@@ -35,7 +38,8 @@ class Sink(ABC):
     main_thread: bool = False
     """`write` and `idle` must run in the main thread (GUI toolkits insist)."""
     beat_fps: float | None = None
-    """A sink with a clock: the newest frame is written at this rate, again if none is newer."""
+    """A sink with a clock (it is `freshest` too): the newest frame is written at this rate, again
+    if none is newer. May be set as late as in `open`."""
 
     path: Path | None = None
     """Where it writes, so that two sinks are not given one file."""
@@ -67,7 +71,13 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish what is to be kept, and free everything. Safe to call twice, or before `open`."""
+        """Finish what is to be kept, and free everything. Safe to call twice, or before `open`.
+
+        A sink that got no frame leaves nothing behind.
+
+        Raises:
+            SinkError: what was to be kept could not be finished; everything is freed all the same.
+        """
 
 
 class NullSink(Sink):
@@ -104,3 +114,23 @@ class CallableSink(Sink):
 
     def close(self) -> None:
         """Nothing to finish."""
+
+
+def even_picture(pixels: Pixels, size: Size, name: str) -> Pixels:
+    """Return ``pixels`` with even sides, as 4:2:0 colour wants: the last row or column is doubled.
+
+    Raises:
+        SinkError: they are not of the ``size`` that the sink was opened for.
+    """
+    height, width = pixels.shape[:2]
+    if (width, height) != size:
+        raise SinkError(f"{name} was opened for {size[0]}x{size[1]}, found {width}x{height}")
+    if not (width % 2 or height % 2):
+        return pixels
+    padded = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return np.asarray(padded, np.uint8)
+
+
+def even_size(size: Size) -> Size:
+    """Return the size that `even_picture` makes of ``size``."""
+    return size[0] + size[0] % 2, size[1] + size[1] % 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from engines import SinkError
 from realtime.frame import Frame
 from realtime.sinks.base import Sink, SinkInfo
-from realtime.sources.pictures import write_picture
+from realtime.sources.pictures import list_pictures, write_picture
 
 
 class ImagesSink(Sink):
@@ -18,17 +18,28 @@ class ImagesSink(Sink):
         super().__init__()
         self.path: Path = Path(folder)
         self.name = f"{self.path}/"
+        self._made = False
 
     def open(self, info: SinkInfo) -> None:
         if not self.path.parent.is_dir():
             raise SinkError(f"the folder {self.path.parent} does not exist; mkdir it first")
+        if self.path.exists() and not self.path.is_dir():
+            raise SinkError(f"{self.path} is a file; pictures need a folder")
         try:
-            self.path.mkdir(exist_ok=True)
+            if not self.path.is_dir():
+                self.path.mkdir()
+                self._made = True
+            found = len(list_pictures(self.path))
         except OSError as error:
             raise SinkError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        if found:
+            self.notes.append(f"{self.name} has {found} pictures already; new ones join them")
 
     def write(self, frame: Frame) -> None:
         write_picture(self.path / f"{frame.index:06d}.png", frame.pixels)
 
     def close(self) -> None:
-        """Every picture is complete already."""
+        """Every picture is complete already; a folder that was made for none goes again."""
+        if self._made and self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+        self._made = False

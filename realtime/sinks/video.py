@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from engines import Pixels, SinkError
+from engines import SinkError, Size
 from realtime.frame import Frame
-from realtime.sinks.base import Sink, SinkInfo
+from realtime.sinks.base import Sink, SinkInfo, even_picture, even_size
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v")
 TIME_BASE = Fraction(1, 90000)
+SHORTEST_TICKS = 90
+"""1 ms, the tick of mkv."""
+BT709 = 1
+"""Also the primaries and the transfer curve: what players take sRGB pictures for."""
 
 
 class VideoSink(Sink):
     """Records to a hidden ``.part`` file beside the target, and renames it when it is complete.
 
-    While it records, the file is fragmented, so that even a killed process leaves one that plays;
-    a target that exists already is replaced only by a complete recording.
+    While it records, the file consists of fragments of a second, so that even a killed process
+    leaves one that plays; `close` turns it into a plain mp4 in place. (Its index is at the end: to
+    have it in front the whole file would be written twice.) A target that exists already is
+    replaced only by a complete recording.
     """
 
     name = "video"
@@ -32,11 +38,14 @@ class VideoSink(Sink):
         super().__init__()
         self.path: Path = Path(path)
         self.name = self.path.name
-        self._part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
+        self._part: Path | None = None
         self._container: Any = None
         self._stream: Any = None
-        self._first_pts_ns: int | None = None
-        self._last_pts = -1
+        self._reformatter = VideoReformatter()
+        self._size: Size = (0, 0)
+        self._start_pts_ns: int | None = None
+        self._last_pts = 0
+        self._broken = False
         self.frames = 0
 
     def open(self, info: SinkInfo) -> None:
@@ -46,63 +55,103 @@ class VideoSink(Sink):
             raise SinkError(
                 f"{self.path} is a folder; a folder of pictures is written {self.path}/"
             )
-        width, height = (side + side % 2 for side in info.size)
-        if (width, height) != info.size:
+        if self.path.exists() and not self.path.is_file():
+            raise SinkError(f"{self.path} is no ordinary file; a recording needs one")
+        if even_size(info.size) != info.size:
             self.notes.append(
                 f"{self.path}: H.264 needs even sides, the last row or column is doubled"
             )
-        mp4 = self.path.suffix.lower() in (".mp4", ".m4v", ".mov")
-        options = {"movflags": "+hybrid_fragmented+frag_keyframe"} if mp4 else {}
+        self._size = info.size
         try:
-            self._container = av.open(str(self._part), "w", options=options)
-            # PyAV wants a whole rate here; the frames carry the real times.
-            stream: Any = self._container.add_stream("libx264", rate=max(1, round(info.fps)))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.time_base = stream.codec_context.time_base = TIME_BASE
-            stream.codec_context.gop_size = max(1, round(info.fps * 2))
-            stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
-            stream.codec_context.thread_count = 2
-            stream.codec_context.color_range = 1  # limited
-            stream.codec_context.colorspace = 5  # what swscale makes of BGR: BT.601
-            self._stream = stream
+            self._part = self._new_part()
+            self._container = av.open(str(self._part), "w", options=self._options())
+            self._stream = self._new_stream(info)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._discard()
             raise SinkError(f"cannot write {self.path}: {_reason(error)}") from error
 
     def write(self, frame: Frame) -> None:
+        pixels = even_picture(frame.pixels, self._size, str(self.path))
         try:
-            picture = av.VideoFrame.from_ndarray(_even(frame.pixels), format="bgr24")
-            picture = picture.reformat(format="yuv420p", threads=1)
+            picture = self._reformatter.reformat(
+                av.VideoFrame.from_ndarray(pixels, format="bgr24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                threads=1,
+            )
             picture.pts, picture.time_base = self._pts(frame), TIME_BASE
             for packet in self._stream.encode(picture):
                 self._container.mux(packet)
         except (av.error.FFmpegError, OSError) as error:
+            self._broken = True
             raise SinkError(self._stopped(error)) from error
         self.frames += 1
 
     def close(self) -> None:
         if self._container is None:
             return
-        container, self._container = self._container, None
         if not self.frames:
-            container.close()
-            self._part.unlink(missing_ok=True)
+            self._discard()
             return
+        container, self._container = self._container, None
+        assert self._part is not None
         try:
             try:
                 for packet in self._stream.encode(None):
                     container.mux(packet)
             finally:
                 container.close()
-            os.replace(self._part, self.path)
+            if not self._broken:
+                os.replace(self._part, self.path.resolve())
         except (av.error.FFmpegError, OSError) as error:
-            raise SinkError(self._stopped(error)) from error
+            if not self._broken:  # else `write` has told already
+                raise SinkError(self._stopped(error)) from error
+
+    def _new_part(self) -> Path:
+        """Create the hidden file; one that a killed process left is kept, and named."""
+        target = self.path.resolve()
+        number = 1
+        while True:
+            part = target.with_name(f".{target.stem}.part{number}{target.suffix}")
+            try:
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            except FileExistsError:
+                self.notes.append(f"{part} is a recording that was cut off; play it or delete it")
+                number += 1
+            else:
+                return part
+
+    def _options(self) -> dict[str, str]:
+        if self.path.suffix.lower() == ".mkv":
+            return {"cluster_time_limit": "1000", "flush_packets": "1"}
+        flags = "+hybrid_fragmented+frag_keyframe"
+        return {"movflags": flags, "frag_duration": "1000000", "flush_packets": "1"}
+
+    def _new_stream(self, info: SinkInfo) -> Any:
+        fps = min(max(info.fps, 1.0), 1000.0)
+        # The rate is a hint for players; the frames carry the real times.
+        stream: Any = self._container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001)
+        )
+        stream.width, stream.height = even_size(info.size)
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = TIME_BASE
+        stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
+        codec = stream.codec_context
+        codec.time_base = TIME_BASE
+        codec.gop_size = round(fps * 2)
+        codec.thread_count = 2
+        codec.color_range = ColorRange.MPEG
+        codec.colorspace = codec.color_primaries = codec.color_trc = BT709
+        return stream
 
     def _pts(self, frame: Frame) -> int:
-        if self._first_pts_ns is None:
-            self._first_pts_ns = frame.pts_ns
-        pts = round((frame.pts_ns - self._first_pts_ns) * TIME_BASE.denominator / 1e9)
-        self._last_pts = max(pts, self._last_pts + 1)
+        if self._start_pts_ns is None:
+            self._start_pts_ns = frame.pts_ns
+            return 0
+        ticks = (frame.pts_ns - self._start_pts_ns) * TIME_BASE.denominator
+        self._last_pts = max(round(ticks / 1e9), self._last_pts + SHORTEST_TICKS)
         return self._last_pts
 
     def _stopped(self, error: Exception) -> str:
@@ -112,17 +161,14 @@ class VideoSink(Sink):
         )
 
     def _discard(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
-        self._part.unlink(missing_ok=True)
-
-
-def _even(pixels: Pixels) -> Pixels:
-    height, width = pixels.shape[:2]
-    if not (height % 2 or width % 2):
-        return pixels
-    return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        container, self._container = self._container, None
+        try:
+            if container is not None:
+                container.close()
+        except (av.error.FFmpegError, OSError, ValueError):
+            pass  # nothing in it is wanted
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

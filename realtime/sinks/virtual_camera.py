@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numpy as np
-
-from engines import SinkError
+from engines import SinkError, Size
 from realtime.frame import Frame
-from realtime.sinks.base import Sink, SinkInfo
+from realtime.sinks.base import Sink, SinkInfo, even_picture, even_size
 
 INSTALL_HINTS = {
     "linux": "sudo apt-get install v4l2loopback-dkms && sudo modprobe v4l2loopback devices=1"
@@ -20,7 +18,7 @@ INSTALL_HINTS = {
 
 
 class VirtualCameraSink(Sink):
-    """Sends the newest frame at a steady rate to one named device."""
+    """Sends the newest frame at a steady rate to one device: the named one, or the first free."""
 
     name = "virtual-camera"
     freshest = True
@@ -30,6 +28,7 @@ class VirtualCameraSink(Sink):
         self._device = device or None
         self._backend = backend
         self._camera: Any = None
+        self._size: Size = (0, 0)
 
     def open(self, info: SinkInfo) -> None:
         try:
@@ -38,7 +37,8 @@ class VirtualCameraSink(Sink):
             raise SinkError(
                 "the virtual camera needs pyvirtualcam: pip install pyvirtualcam"
             ) from error
-        width, height = info.size
+        self._size = info.size
+        width, height = even_size(info.size)
         try:
             self._camera = pyvirtualcam.Camera(
                 width=width,
@@ -52,19 +52,24 @@ class VirtualCameraSink(Sink):
             platform = "linux" if sys.platform.startswith("linux") else sys.platform
             hint = INSTALL_HINTS.get(platform, "see pyvirtualcam's documentation")
             what = f"the virtual camera {self._device}" if self._device else "a virtual camera"
-            reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "none"
+            reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
             raise SinkError(f"cannot open {what}: {reason}. To get one: {hint}") from error
         self.beat_fps = info.fps
         self.name = f"virtual-camera:{self._camera.device}"
         self.notes.append(f"virtual camera: {self._camera.device}, {width}x{height}")
 
     def write(self, frame: Frame) -> None:
+        picture = even_picture(frame.pixels, self._size, self.name)
         try:
-            self._camera.send(np.ascontiguousarray(frame.pixels))
-        except (RuntimeError, OSError) as error:
+            self._camera.send(picture)
+        except Exception as error:  # noqa: BLE001  (each backend raises what it likes)
             raise SinkError(f"{self.name} went away: {error}") from error
 
     def close(self) -> None:
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        camera, self._camera = self._camera, None
+        if camera is None:
+            return
+        try:
+            camera.close()
+        except Exception as error:  # noqa: BLE001
+            raise SinkError(f"cannot close {self.name}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from datetime import datetime
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from engines import Pixels, SinkError
+from realtime.effects.views import draw_panel
 from realtime.frame import Frame
 from realtime.sinks.base import Sink, SinkInfo
 from realtime.sources.pictures import write_picture
@@ -24,17 +26,44 @@ KEYS = {
     "r": "record",
     "h": "these keys",
 }
-_ESCAPE = 27
+SAID_FRAMES = 90
+"""How long a message stays on the picture."""
+_ESCAPES = (27, 0xFF1B)
+"""As a character, and as an X11 key symbol."""
 
 
 def why_no_window() -> str | None:
     """Return None where a window can be opened, else the reason.
 
-    Asked before OpenCV is: without a display its toolkit ends the whole process.
+    Asked before OpenCV is: where its toolkit finds no display, it ends the whole process.
     """
-    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    if not sys.platform.startswith("linux"):
+        return None
+    if not os.environ.get("DISPLAY"):
         return "there is no screen here: DISPLAY is not set"
-    return None
+    plugin = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms" / "libqxcb.so"
+    if plugin.is_file():  # the wheel from PyPI, with a Qt of its own that knows X11 only
+        if "xcb" not in os.environ.get("QT_QPA_PLATFORM", "xcb"):
+            asked = os.environ["QT_QPA_PLATFORM"]
+            return f"OpenCV's windows know xcb only; unset QT_QPA_PLATFORM (it is {asked!r})"
+        try:
+            ctypes.CDLL(str(plugin))
+        except OSError as error:
+            return f"{error}; sudo apt-get install libsm6 libxcb1 libgl1 libglib2.0-0"
+    return _why_no_display()
+
+
+def _why_no_display() -> str | None:
+    try:
+        xcb = ctypes.CDLL("libxcb.so.1")
+    except OSError:
+        return None  # then nothing here needs it
+    xcb.xcb_connect.restype = ctypes.c_void_p
+    xcb.xcb_connection_has_error.argtypes = xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
+    connection = xcb.xcb_connect(None, None)
+    failed = xcb.xcb_connection_has_error(connection)
+    xcb.xcb_disconnect(connection)
+    return f"the screen {os.environ['DISPLAY']} (DISPLAY) does not answer" if failed else None
 
 
 class WindowSink(Sink):
@@ -49,7 +78,10 @@ class WindowSink(Sink):
         self._title = title
         self._folder = Path(folder)
         self._open = False
+        self._gone = False
         self._shown: Pixels | None = None
+        self._said = ""
+        self._said_frames = 0
         self.help = False
 
     @property
@@ -66,47 +98,55 @@ class WindowSink(Sink):
             cv2.namedWindow(self.title, flags)
             cv2.resizeWindow(self.title, *info.size)
         except cv2.error as error:
-            raise SinkError(f"cannot open a window: {error}") from error
-        self._open = True
+            raise SinkError(f"cannot open a window: {error.err or error}") from error
+        self._open, self._gone = True, False
+        self._say("h: keys")
 
     def write(self, frame: Frame) -> None:
-        self._shown = frame.pixels.copy()
-        picture = _with_help(self._shown) if self.help else self._shown
-        cv2.imshow(self.title, picture)
+        if not self._open or self._gone:
+            return  # showing a picture would open the window again
+        if self._shown is None or self._shown.shape != frame.pixels.shape:
+            self._shown = np.empty_like(frame.pixels)
+        np.copyto(self._shown, frame.pixels)
+        cv2.imshow(self.title, self._with_text(self._shown))
 
     def idle(self) -> bool:
         """Handle keys; False when the window was closed or ``q`` was pressed."""
-        if not self._open:
+        if not self._open or self._gone:
             return False
-        key = cv2.waitKey(1)
+        key = cv2.waitKeyEx(1)
         if self._closed_by_person():
+            self._gone = True
             return False
-        if key < 0:
-            return True
-        letter = chr(key & 0xFF).lower()
-        if letter == "q" or key & 0xFF == _ESCAPE:
-            return False
-        if letter == "p":
-            self._screenshot()
-        elif letter == "h":
-            self.help = not self.help
-        elif letter in self.actions:
-            self.actions[letter]()
-        return True
+        return key < 0 or self._press(key & 0xFFFF)  # above: shift, num lock, ...
 
     def close(self) -> None:
         if not self._open:
             return
         self._open = False
+        self._shown = None
         try:
             cv2.destroyWindow(self.title)
             cv2.waitKey(1)
         except cv2.error:
             return  # the person closed it already
 
+    def _press(self, code: int) -> bool:
+        """Do what a key stands for; False for quit."""
+        # Not masked to 8 bits: the left arrow is 0xFF51 and would be a Q.
+        letter = chr(code).lower() if code < 128 else ""
+        if letter == "q" or code in _ESCAPES:
+            return False
+        if letter == "p":
+            self._screenshot()
+        elif letter == "h":
+            self.help = not self.help
+            self._said_frames = 0
+        elif letter in self.actions:
+            self.actions[letter]()
+        return True
+
     def _closed_by_person(self) -> bool:
-        if self._shown is None:
-            return False  # not mapped yet
         try:
             return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error:
@@ -120,24 +160,22 @@ class WindowSink(Sink):
             write_picture(path, self._shown)
         except SinkError as error:
             self.notes.append(str(error))
+            self._say(str(error))
         else:
             self.notes.append(f"screenshot: {path}")
+            self._say(f"screenshot: {path.name}")
 
+    def _say(self, text: str) -> None:
+        self._said, self._said_frames = text, SAID_FRAMES
 
-def _with_help(picture: Pixels) -> Pixels:
-    shown = picture.copy()
-    height = min(shown.shape[0], 24 * len(KEYS) + 16)
-    shown[:height, :260] = (shown[:height, :260] * np.float32(0.35)).astype(np.uint8)
-    for row, (key, meaning) in enumerate(KEYS.items()):
-        place = 12, 28 + 24 * row
-        cv2.putText(
-            shown,
-            f"{key}  {meaning}",
-            place,
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.55,
-            (255,) * 3,
-            1,
-            cv2.LINE_AA,
-        )
-    return shown
+    def _with_text(self, picture: Pixels) -> Pixels:
+        """Return the picture with help or a message on it; not what a screenshot keeps."""
+        if not self.help and self._said_frames <= 0:
+            return picture
+        shown = picture.copy()
+        if self.help:
+            draw_panel(shown, list(KEYS.items()))
+        else:
+            self._said_frames -= 1
+            draw_panel(shown, [(self._said,)])
+        return shown

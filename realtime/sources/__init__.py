@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from engines import Size, SourceError
 from realtime.sources.base import Source, SourceInfo
@@ -28,10 +30,14 @@ def open_source(spec: str | int | os.PathLike[str] | Source) -> Source:
     if isinstance(spec, Source):
         return spec
     text = str(spec) if isinstance(spec, int) else os.fspath(spec)
-    if text.isdigit() or text.startswith("/dev/"):
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
+    if not text.strip() or "\0" in text:
+        raise SourceError(f"a source is {KINDS}, found {text!r}")
+    if text.isdecimal() or (text.startswith("/dev/") and not _is_file_or_folder(text)):
         from realtime.sources.camera import CameraSource
 
-        return CameraSource(int(text) if text.isdigit() else text)
+        return CameraSource(int(text) if text.isdecimal() else text)
     kind, _, details = text.partition(":")
     if kind == "screen":
         from realtime.sources.screen import ScreenSource
@@ -54,6 +60,10 @@ def open_source(spec: str | int | os.PathLike[str] | Source) -> Source:
     from realtime.sources.video import VideoSource
 
     return VideoSource(text)
+
+
+def _is_file_or_folder(text: str) -> bool:
+    return Path(text).is_file() or Path(text).is_dir()  # /dev/shm may hold both
 
 
 def _test_pattern(details: str) -> Source:

@@ -49,6 +49,20 @@ class Source(ABC):
         self.dropped = 0
         """Frames that this source lost or left out."""
         self._cancelled = False
+        self._noted: dict[str, str] = {}
+
+    def _begin(self) -> None:
+        """Forget the last run; the first line of every `open`."""
+        self.close()
+        self._noted.clear()
+        self.notes.clear()
+        self.dropped = 0
+        self._cancelled = False
+
+    def _note(self, kind: str, text: str) -> None:
+        """Keep the newest note of a kind only: a stream may come and go for days."""
+        self._noted[kind] = text
+        self.notes[:] = self._noted.values()
 
     @abstractmethod
     def open(self, size: Size | None, *, realtime: bool) -> SourceInfo:

@@ -13,10 +13,15 @@ import numpy as np
 from engines import Size, SourceError
 from realtime.frame import Frame
 from realtime.pacing import NS_PER_MS, NS_PER_S
+from realtime.sources import v4l2
 from realtime.sources.base import Source, SourceInfo, check_size, fit_picture
+from realtime.sources.v4l2 import Mode
 
 DEFAULT_SIZE = (640, 360)
 DEFAULT_FPS = 30.0
+MAX_DAMAGED_IN_A_ROW = 30
+RAW_IS_ENOUGH_PX = 640 * 480
+"""Above this, raw pixels at 30 fps are too much for USB 2."""
 PLAUSIBLE_DRIVER_DELAY_NS = NS_PER_S
 """A driver's time stamp that is older, or in the future, is on another clock."""
 
@@ -40,37 +45,48 @@ class CameraSource(Source):
         self._started_ns: int | None = None
 
     def open(self, size: Size | None, *, realtime: bool) -> SourceInfo:
-        self._cancelled = False
+        self._begin()
         self._started_ns = None
         wanted = size or DEFAULT_SIZE
-        fourcc = self._check_and_choose(wanted)
+        mode = self._check_and_choose(wanted)
         self._capture = self._open_capture()
         if not self._capture.isOpened():
             self.close()
             raise SourceError(
                 f"the camera {self._target} cannot be opened: another program may be using it"
             )
-        if fourcc is not None:  # before the size: drivers list sizes by format
-            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*fourcc))
-        self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, wanted[0])
-        self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, wanted[1])
+        width, height = wanted
+        if mode is not None:  # the format first: drivers list sizes by format
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*mode.fourcc))
+            width, height = mode.width, mode.height
+        self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+        self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
         self._capture.set(cv2.CAP_PROP_FPS, self._fps)
-        if not self._capture.grab():
+        try:
+            if not self._capture.grab():
+                raise SourceError(f"the camera {self._target} opens, but sends no picture")
+            return self._describe(wanted)
+        except SourceError:
             self.close()
-            raise SourceError(f"the camera {self._target} opens, but sends no picture")
-        return self._describe(wanted)
+            raise
 
     def read(self, frame: Frame) -> bool:
-        if self._cancelled:
-            return False
-        if not self._capture.grab():
+        if self._capture is None:
+            raise SourceError(f"the camera {self._target} is not open")
+        for _ in range(MAX_DAMAGED_IN_A_ROW):
             if self._cancelled:
                 return False
-            raise SourceError(f"the camera {self._target} went away")
-        now_ns = time.monotonic_ns()
-        done, self._picture = self._capture.retrieve(self._picture)
-        if not done or self._picture is None:
-            raise SourceError(f"the camera {self._target} sent a picture that cannot be decoded")
+            if not self._capture.grab():
+                if self._cancelled:
+                    return False
+                raise SourceError(f"the camera {self._target} went away")
+            now_ns = time.monotonic_ns()
+            done, self._picture = self._capture.retrieve(self._picture)
+            if done and self._picture is not None:
+                break
+            self.dropped += 1  # cameras on USB send a damaged JPEG now and then
+        else:
+            raise SourceError(f"the camera {self._target} sends nothing that can be decoded")
         fit_picture(_as_bgr(self._picture), frame.pixels)
         frame.captured_ns = self._driver_time(now_ns)
         if self._started_ns is None:
@@ -88,16 +104,15 @@ class CameraSource(Source):
         backend = cv2.CAP_V4L2 if _linux() else cv2.CAP_ANY
         return cv2.VideoCapture(self._target, backend)
 
-    def _check_and_choose(self, size: Size) -> str | None:
-        """Return the pixel format to ask for; refuse a camera that is not there.
+    def _check_and_choose(self, size: Size) -> Mode | None:
+        """Return the mode to ask for, where one is known; refuse a camera that is not there.
 
         Raises:
             SourceError: no such device, or no right to use it.
         """
         if not _linux():
-            return "MJPG" if size[0] * size[1] > 640 * 480 else None
-        from realtime.sources import v4l2
-
+            large = size[0] * size[1] > RAW_IS_ENOUGH_PX
+            return Mode(size[0], size[1], self._fps, "MJPG") if large else None
         path = str(self._target)
         if not os.path.exists(path):
             found = ", ".join(item.path for item in v4l2.list_cameras()) or "none"
@@ -107,8 +122,7 @@ class CameraSource(Source):
             raise SourceError(f"the camera {path}: {device.problem}")
         if not device.captures:
             raise SourceError(f"{path} ({device.name}) is no camera: it does not capture")
-        mode = v4l2.choose_mode(device.modes, size, self._fps)
-        return mode.fourcc if mode is not None else None
+        return v4l2.choose_mode(device.modes, size, self._fps)
 
     def _describe(self, wanted: Size) -> SourceInfo:
         width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))

@@ -15,6 +15,8 @@ from engines import Pixels, SinkError, SourceError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
+JPEG_MAGIC = b"\xff\xd8"
+
 
 def is_picture(path: Path) -> bool:
     """Return whether the name looks like a still picture."""
@@ -22,9 +24,17 @@ def is_picture(path: Path) -> bool:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures of a folder in the order that a person expects (2 before 10)."""
-    found = [item for item in folder.iterdir() if item.is_file() and is_picture(item)]
-    return sorted(found, key=lambda item: [_number_or_text(part) for part in _parts(item.name)])
+    """Return the pictures of a folder in the order that a person expects (2 before 10).
+
+    Raises:
+        SourceError: the folder cannot be read.
+    """
+    try:
+        found = [item for item in folder.iterdir() if is_picture(item) and item.is_file()]
+    except OSError as error:
+        raise SourceError(f"cannot read the folder {folder}: {error.strerror}") from error
+    shown = [item for item in found if not item.name.startswith(".")]
+    return sorted(shown, key=lambda item: (_natural_order(item.name), item.name))
 
 
 def read_picture(path: Path) -> Pixels:
@@ -40,12 +50,11 @@ def read_picture(path: Path) -> Pixels:
     picture: Any = None
     if data.size:
         try:
-            raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-            if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
-                # 16 bit to 8
-                return flatten_alpha(
-                    (raw if raw.dtype == np.uint8 else raw // 257).astype(np.uint8)
-                )
+            if data[:2].tobytes() != JPEG_MAGIC:  # a JPEG has no alpha: decode it once
+                raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+                if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
+                    eight_bit = raw if raw.dtype == np.uint8 else raw // 257
+                    return flatten_alpha(eight_bit.astype(np.uint8))
             picture = cv2.imdecode(data, cv2.IMREAD_COLOR)  # turns by EXIF, makes 8 bit of 16
         except cv2.error:
             picture = None
@@ -81,9 +90,6 @@ def write_picture(path: Path, pixels: Pixels) -> None:
         raise SinkError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _parts(name: str) -> list[str]:
-    return [part for part in re.split(r"(\d+)", name.lower()) if part]
-
-
-def _number_or_text(part: str) -> tuple[int, int, str]:
-    return (0, int(part), "") if part.isdigit() else (1, 0, part)
+def _natural_order(name: str) -> list[tuple[int, int, str]]:
+    parts = [part for part in re.split(r"(\d+)", name.lower()) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -35,11 +35,11 @@ class SyntheticSource(Source):
         self._number = 0
 
     def open(self, size: Size | None, *, realtime: bool) -> SourceInfo:
+        self._begin()
         chosen = self._size or size or DEFAULT_SIZE
         check_size(chosen, self.name)
         self._timeline = Timeline() if realtime else None
         self._number = 0
-        self._cancelled = False
         return SourceInfo(chosen, self._fps, None, f"test pattern, {self._fps:g} fps")
 
     def read(self, frame: Frame) -> bool:
@@ -95,7 +95,7 @@ def write_code(pixels: Pixels, number: int, time_ns: int) -> None:
     cells = np.zeros(rows * columns, np.uint8)
     cells[:_BITS] = bits * 255
     block = np.kron(cells.reshape(rows, columns), np.ones((CELL_PX, CELL_PX), np.uint8))
-    visible = block[: pixels.shape[0]]
+    visible = block[: pixels.shape[0], : pixels.shape[1]]
     pixels[: visible.shape[0], : visible.shape[1]] = visible[..., None]
 
 

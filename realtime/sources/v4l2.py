@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import struct
@@ -20,6 +19,11 @@ _CAP_VIDEO_OUTPUT = 0x00000002
 _CAP_DEVICE_CAPS = 0x80000000
 _TYPE_CAPTURE = 1
 _DISCRETE = 1
+_FORMATS = {
+    "YUYV": 0, "UYVY": 0, "BGR3": 1, "RGB3": 1, "NV12": 1, "NV21": 1, "YU12": 1, "YV12": 1,
+    "MJPG": 2, "JPEG": 2, "GREY": 3,
+}  # fmt: skip
+"""What OpenCV can convert, the best first; a camera may also offer H.264, which it cannot."""
 _COMMON_SIZES = ((320, 180), (640, 360), (640, 480), (1280, 720), (1920, 1080))
 
 
@@ -71,6 +75,8 @@ def query(path: str) -> Device:
         problem = f"{error.strerror}{hint}"
         return Device(path, _sysfs_name(path), "", captures=True, outputs=False, problem=problem)
     try:
+        import fcntl  # not everywhere, and `Mode` is
+
         answer = bytearray(104)
         fcntl.ioctl(handle, _QUERYCAP, answer)
         driver, card, _, _, capabilities, own = struct.unpack_from("16s32s32sIII", answer)
@@ -94,19 +100,20 @@ def query(path: str) -> Device:
 def choose_mode(modes: tuple[Mode, ...], size: tuple[int, int], fps: float) -> Mode | None:
     """Return the mode to ask for: the nearest size, then a rate that is enough, then raw pixels.
 
-    Raw (YUYV) costs no decoding; it is left for MJPEG where the bus caps its rate.
+    Raw (YUYV) costs no decoding; it is left for MJPEG where the bus caps its rate. None where
+    nothing is known: then the driver chooses.
     """
-    if not modes:
+    readable = [mode for mode in modes if mode.fourcc in _FORMATS]
+    if not readable:
         return None
 
     def badness(mode: Mode) -> tuple[float, ...]:
         too_small = mode.width < size[0] or mode.height < size[1]
         distance = abs(mode.width - size[0]) + abs(mode.height - size[1])
         missing_fps = max(0.0, fps - mode.fps - 0.5) if mode.fps else 0.0
-        order = {"YUYV": 0, "UYVY": 0, "NV12": 1, "YU12": 1, "MJPG": 2}.get(mode.fourcc, 3)
-        return distance + 1000 * too_small, missing_fps, order
+        return distance + 1000 * too_small, missing_fps, _FORMATS[mode.fourcc]
 
-    return min(modes, key=badness)
+    return min(readable, key=badness)
 
 
 def _modes(handle: int) -> list[Mode]:
@@ -160,6 +167,8 @@ def _best_fps(handle: int, pixel_format: int, width: int, height: int) -> float:
 
 
 def _ask(handle: int, request: int, buffer: bytearray) -> bool:
+    import fcntl
+
     try:
         fcntl.ioctl(handle, request, buffer)
     except OSError:

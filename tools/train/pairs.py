@@ -1,0 +1,234 @@
+"""Training pairs: photographs with what a teacher makes of them, and the damage a webcam does.
+
+All pictures are uint8, (H, W, 3), BGR, 0 to 255.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import SettingsError, SourceError
+
+Picture = NDArray[np.uint8]
+Teacher = Callable[[Picture], Picture]
+Item = TypeVar("Item")
+
+PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SHORT_SIDES_PX: Final = (360, 540)
+NOISE_SIDE_PX: Final = 1024
+LARGEST_CROP_PX: Final = NOISE_SIDE_PX // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A photograph and the teacher's version, of the same size."""
+
+    photo: Picture
+    target: Picture
+
+
+def load_teacher(reference: str) -> Teacher:
+    """Return the function that ``module:function`` names.
+
+    Raises:
+        SettingsError: there is no such module or function.
+    """
+    module_name, _, function_name = reference.partition(":")
+    try:
+        teacher = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"no teacher {reference!r}: {error}; expected module:function,"
+            " for instance tools.train.teachers:comic"
+        ) from error
+    if not callable(teacher):
+        raise SettingsError(f"the teacher {reference!r} is no function")
+    found: Teacher = teacher
+    return found
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures below ``folder``, sorted.
+
+    Raises:
+        SourceError: there are none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise SourceError(f"no pictures {PICTURE_SUFFIXES} below {folder}")
+    return files
+
+
+def read_picture(path: Path) -> Picture:
+    """Read one picture.
+
+    Raises:
+        SourceError: it is missing or no picture.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise SourceError(f"cannot read {path} as a picture")
+    return picture.astype(np.uint8, copy=False)
+
+
+def frames_of(path: Path, count: int) -> list[Picture]:
+    """About ``count`` pictures of a folder or a video, evenly spread; a folder may hold videos.
+
+    Raises:
+        SourceError: nothing there can be read.
+    """
+    if path.is_dir():
+        files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+        pictures = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES]
+        if pictures:
+            return [read_picture(p) for p in _spread(pictures, count)]
+        clips = _spread(files, count)
+        return [frame for clip in clips for frame in frames_of(clip, -(-count // len(clips)))]
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return [read_picture(path)]
+    capture = cv2.VideoCapture(str(path))
+    frames: list[Picture] = []
+    while (found := capture.read())[0]:
+        frames.append(found[1].astype(np.uint8, copy=False))
+    capture.release()
+    if not frames:
+        raise SourceError(f"cannot read {path} as a video or a picture")
+    return _spread(frames, count)
+
+
+def make_pairs(
+    folder: Path, teacher: Teacher, cache: Path, *, variants: int, smallest_px: int, seed: int
+) -> Iterator[tuple[Pair, int]]:
+    """Yield (pair, number of pairs in all). What was computed before is read from ``cache``.
+
+    Each photograph is used ``variants`` times: once as it is, then in other light, each time at
+    another size. The teacher sees that light too: it decides what a dim room looks like.
+
+    Raises:
+        SettingsError: the teacher does not return a picture of the same size.
+        SourceError: a photograph cannot be read.
+    """
+    files = picture_files(folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    stamp = _stamp(teacher)
+
+    def make(job: tuple[int, Path, int]) -> Pair:
+        number, file, variant = job
+        key = hashlib.sha256(f"{file.name} {file.stat().st_size} {number} {seed} {stamp}".encode())
+        entry = cache / f"{file.stem[:24]}-{variant}-{key.hexdigest()[:16]}.png"
+        if entry.exists():
+            both = read_picture(entry)
+            half = both.shape[0] // 2
+            return Pair(np.ascontiguousarray(both[:half]), np.ascontiguousarray(both[half:]))
+        random = np.random.default_rng((seed, number))
+        photo = _resized(read_picture(file), int(random.integers(*SHORT_SIDES_PX)), smallest_px)
+        if variant:
+            photo = in_other_light(photo, random)
+        pair = Pair(photo, _taught(teacher, photo))
+        _write_picture(entry, np.vstack([pair.photo, pair.target]))
+        return pair
+
+    jobs = [(len(files) * v + n, file, v) for v in range(variants) for n, file in enumerate(files)]
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        for pair in workers.map(make, jobs):
+            yield pair, len(jobs)
+
+
+def in_other_light(photo: Picture, random: np.random.Generator) -> Picture:
+    """Another exposure, contrast, haze and white balance, as rooms and cameras differ."""
+    values = photo.astype(np.float32) / 255
+    values = values ** random.uniform(0.65, 1.4) * random.uniform(0.92, 1.08, 3)
+    contrast = random.uniform(0.55, 1.0)
+    haze = random.uniform(0, 1 - contrast)
+    return (np.clip(haze + contrast * values, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+class Degrader:
+    """Makes a clean crop look as if a cheap camera had taken it: blur, noise, JPEG blocks.
+
+    The target stays clean, so the network learns to see through the damage; that is what makes
+    it steadier than its teacher. The light is left alone: a target that does not follow it would
+    teach the network to be vague about where a tone begins.
+    """
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        size = (NOISE_SIDE_PX, NOISE_SIDE_PX)
+        grain = random.standard_normal((*size, 1), dtype=np.float32)
+        colour = cv2.GaussianBlur(random.standard_normal((*size, 3), dtype=np.float32), (0, 0), 1.5)
+        # Made once: drawing fresh noise for each crop would take longer than a training step.
+        self._noise = grain + 1.5 * colour
+
+    def __call__(self, crop: Picture) -> Picture:
+        random = self._random
+        if random.random() < 0.5:
+            crop = cv2.GaussianBlur(crop, (0, 0), random.uniform(0.3, 1.0)).astype(np.uint8)
+        height, width = crop.shape[:2]
+        top, left = random.integers(0, NOISE_SIDE_PX - max(height, width), 2)
+        noise = self._noise[top : top + height, left : left + width] * random.uniform(0, 6)
+        noisy = np.clip(crop + noise, 0, 255).astype(np.uint8)
+        if random.random() < 0.6:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(45, 96))]
+            encoded = cv2.imencode(".jpg", noisy, quality)[1]
+            noisy = cv2.imdecode(encoded, cv2.IMREAD_COLOR).astype(np.uint8)  # type: ignore[union-attr]
+        return noisy
+
+
+def random_crop(pair: Pair, side_px: int, random: np.random.Generator) -> Pair:
+    """The same square of both pictures, mirrored half of the time."""
+    height, width = pair.photo.shape[:2]
+    top = int(random.integers(0, height - side_px + 1))
+    left = int(random.integers(0, width - side_px + 1))
+    where = (slice(top, top + side_px), slice(left, left + side_px))
+    step = -1 if random.random() < 0.5 else 1
+    photo, target = (p[where][:, ::step] for p in (pair.photo, pair.target))
+    return Pair(np.ascontiguousarray(photo), np.ascontiguousarray(target))
+
+
+def _taught(teacher: Teacher, photo: Picture) -> Picture:
+    target = teacher(photo)
+    if target.shape != photo.shape or target.dtype != np.uint8:
+        raise SettingsError(
+            f"the teacher must return uint8 {photo.shape} for such a picture,"
+            f" found {target.dtype} {target.shape}"
+        )
+    return target
+
+
+def _spread(items: list[Item], count: int) -> list[Item]:
+    return items[:: max(1, -(-len(items) // count))]
+
+
+def _resized(picture: Picture, short_side_px: int, smallest_px: int) -> Picture:
+    scale = max(short_side_px, smallest_px) / min(picture.shape[:2])
+    size = [max(smallest_px, round(side * scale)) for side in picture.shape[1::-1]]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(picture, size, interpolation=method).astype(np.uint8, copy=False)
+
+
+def _stamp(teacher: Teacher) -> str:
+    """Changes when the teacher's module changes, so that no stale target is read."""
+    module = inspect.getmodule(teacher)
+    try:
+        return f"{teacher.__name__} {inspect.getsource(module) if module else ''}"
+    except OSError:
+        return teacher.__name__
+
+
+def _write_picture(path: Path, picture: Picture) -> None:
+    encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_bytes(encoded.tobytes())
+    os.replace(temporary, path)
