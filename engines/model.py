@@ -184,7 +184,8 @@ def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> N
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"not written, the graph is not valid ONNX: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"not written, it is no valid ONNX graph: {reason}") from error
     try:
         _describe(model, path, "")
     except ModelError as error:
@@ -282,16 +283,14 @@ def _describe(proto: onnx.ModelProto, path: Path, sha256: str) -> FrameModel:
     unknown = sorted(set(inputs) - {"frame", *states})
     if unknown:
         raise ModelError(f"it has inputs that nobody feeds: {unknown}")
-    described = [
-        _check_state(inputs[name], outputs[name + STATE_OUT_SUFFIX], frame) for name in states
-    ]
-    cards = [item.value for item in proto.metadata_props if item.key == CARD_KEY]
-    if not cards:
+    described = [_check_state(inputs[x], outputs[x + STATE_OUT_SUFFIX], frame) for x in states]
+    card = next((item.value for item in proto.metadata_props if item.key == CARD_KEY), None)
+    if card is None:
         raise ModelError(f"its metadata has no card ({CARD_KEY!r})")
     height, width = frame
     return FrameModel(
         path=path,
-        card=Card.from_json(cards[0]),
+        card=Card.from_json(card),
         sha256=sha256,
         has_alpha="alpha" in outputs,
         states=states,

@@ -246,6 +246,8 @@ class Pipeline:
     def _open(self) -> None:
         self._choose_mode()
         self.info = self.source.open(self._size, realtime=self.mode == "freshest")
+        if self._stopping:  # asked before there was anything to cancel
+            self.source.cancel()
         self._choose_mode()  # an HTTP address says only now whether it is live
         wanted = self._size or self.info.size
         size = self.engine.size or self.engine.fit(wanted)
@@ -274,7 +276,7 @@ class Pipeline:
         label = filter_label(self.engine)
         sink.open(SinkInfo(view_size(self._view, self.engine.size), fps, f"pix2live: {label}"))
         queue = make_queue(
-            "freshest" if sink.freshest else self.mode,
+            "freshest" if sink.freshest or sink.beat_fps is not None else self.mode,
             self.engine.depth,
             lambda: Frame(self.engine.slots(1)[0]),
         )

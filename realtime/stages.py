@@ -96,10 +96,11 @@ class SourceStage(Stage):
                     return
                 continue
             lost_before = self._source.dropped
-            if not self._source.read(slot):
-                return
+            more = self._source.read(slot)
             lost = self._source.dropped - lost_before
             stats.source_dropped += lost
+            if not more:
+                return
             index += lost
             slot.index = index
             index += 1
@@ -222,6 +223,8 @@ class EngineStage(Stage):
         self.outlets: tuple[Outlet, ...] = ()
         """Replaced as a whole by the pipeline; read once a frame."""
         self._inbox = inbox
+        # A Mailbox gives one slot at a time: the frame under way must be finished first.
+        self._one_by_one = isinstance(inbox, Mailbox)
         self._next: Engine | None = None
         self._results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
         self._under_way: list[tuple[Frame, Frame]] = []
@@ -243,7 +246,8 @@ class EngineStage(Stage):
             frame = self._inbox.take(0.0 if self._under_way else TICK_S)
             if frame is not None:
                 self._submit(frame)
-            if self._under_way and (frame is None or self.engine.pending >= self.engine.depth):
+            full = self._one_by_one or self.engine.pending >= self.engine.depth
+            if self._under_way and (frame is None or full):
                 self._collect()
         while self._under_way and not self.control.failed:
             self._collect()

@@ -4,7 +4,7 @@
 # need for real screens, streams and cameras (without it those tests are skipped, with the reason).
 set -eu
 
-testing="xvfb xdotool x11-utils ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 \
+testing="xvfb xdotool x11-utils ffmpeg python3-gst-1.0 gir1.2-gst-rtsp-server-1.0 \
 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
 
 missing=""

@@ -13,6 +13,7 @@ from rich.console import Console
 from engines import filter_names
 from engines.registry import backend_names, why_not
 from realtime.sinks.window import why_no_window
+from realtime.sources.v4l2 import Device, list_devices
 from tools import environment
 
 
@@ -103,18 +104,26 @@ def _devices(name: str) -> str:
 def _cameras() -> list[Finding]:
     if not sys.platform.startswith("linux"):
         return [Finding("Cameras", None, "listed on Linux only; pix2live run 0 tries the first")]
-    from realtime.sources.v4l2 import list_devices
-
     found = []
     for device in list_devices():
         if device.problem:
             text = f"{device.path} {device.name}: {device.problem}"
             found.append(Finding("Cameras", False, text))
         elif device.captures:
-            modes = ", ".join(str(mode) for mode in device.modes) or "no modes listed"
-            text = f"{device.path} {device.name} ({device.driver}): {modes}"
-            found.append(Finding("Cameras", True, text))
+            found.append(Finding("Cameras", True, f"{device.path} {device.name} ({device.driver})"))
+            found += [Finding("Cameras", None, f"  {line}") for line in _modes(device)]
     return found or [Finding("Cameras", False, "none (/dev/video* is empty)")]
+
+
+def _modes(device: Device) -> list[str]:
+    """Return a line a size, largest first: what the camera can do there."""
+    sizes = sorted({(mode.width, mode.height) for mode in device.modes}, reverse=True)
+    lines = []
+    for size in sizes:
+        here = [mode for mode in device.modes if (mode.width, mode.height) == size]
+        rates = ", ".join(f"{mode.fourcc} {mode.fps:.4g} fps" for mode in here)
+        lines.append(f"{size[0]}x{size[1]}: {rates}")
+    return lines or ["no modes listed"]
 
 
 def _outputs() -> list[Finding]:
@@ -133,8 +142,6 @@ def _virtual_camera() -> Finding:
     if not sys.platform.startswith("linux"):
         return Finding("Virtual camera", None, "found out when it is opened, on this system")
     from realtime.sinks.virtual_camera import INSTALL_HINTS
-    from realtime.sources.v4l2 import list_devices
-
     loopbacks = [item for item in list_devices() if item.driver.startswith("v4l2 loopback")]
     if loopbacks:
         names = ", ".join(f"{item.path} {item.name}" for item in loopbacks)

@@ -53,6 +53,7 @@ class TorchEngine(Engine):
         if not self.asked_device:
             self.notes.append(f"device {device}: CUDA is {'' if device == 'cuda' else 'not '}here")
         try:
+            torch.empty(1, device=device)
             self._generator = generator.eval().to(device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

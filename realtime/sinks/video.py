@@ -129,7 +129,7 @@ class VideoSink(Sink):
         return {"movflags": flags, "frag_duration": "1000000", "flush_packets": "1"}
 
     def _new_stream(self, info: SinkInfo) -> Any:
-        fps = min(max(info.fps, 1.0), 1000.0)
+        fps = min(max(info.fps, 0.1), 1000.0)
         # The rate is a hint for players; the frames carry the real times.
         stream: Any = self._container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1001)
@@ -140,7 +140,7 @@ class VideoSink(Sink):
         stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
         codec = stream.codec_context
         codec.time_base = TIME_BASE
-        codec.gop_size = round(fps * 2)
+        codec.gop_size = max(1, round(fps * 2))
         codec.thread_count = 2
         codec.color_range = ColorRange.MPEG
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709

@@ -39,6 +39,8 @@ class VirtualCameraSink(Sink):
             ) from error
         self._size = info.size
         width, height = even_size(info.size)
+        if self._device is not None:
+            _free(self._device)  # another program may have left it so
         try:
             self._camera = pyvirtualcam.Camera(
                 width=width,
@@ -62,14 +64,24 @@ class VirtualCameraSink(Sink):
         picture = even_picture(frame.pixels, self._size, self.name)
         try:
             self._camera.send(picture)
-        except Exception as error:  # noqa: BLE001  (each backend raises what it likes)
+        except Exception as error:
             raise SinkError(f"{self.name} went away: {error}") from error
 
     def close(self) -> None:
         camera, self._camera = self._camera, None
         if camera is None:
             return
+        device = camera.device
         try:
             camera.close()
-        except Exception as error:  # noqa: BLE001
+            _free(device)
+        except Exception as error:
             raise SinkError(f"cannot close {self.name}: {error}") from error
+
+
+def _free(device: str) -> None:
+    """Undo what v4l2loopback forgets; see `free_loopback`."""
+    if sys.platform.startswith("linux"):
+        from realtime.sources import v4l2
+
+        v4l2.free_loopback(device)

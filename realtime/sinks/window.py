@@ -50,7 +50,24 @@ def why_no_window() -> str | None:
             ctypes.CDLL(str(plugin))
         except OSError as error:
             return f"{error}; sudo apt-get install libsm6 libxcb1 libgl1 libglib2.0-0"
+        if _mixed_up():
+            return "OpenCV's windows hang when PyAV is loaded first; import cv2 before av"
     return _why_no_display()
+
+
+def _mixed_up() -> bool:
+    """Return whether Qt got X11 helpers of another wheel, which has files of the same names.
+
+    They talk to another libxcb; the first window would wait for ever (PyAV issue 1050).
+    """
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return False
+    words = (line.split(maxsplit=5) for line in maps.read_text().splitlines())
+    loaded = {Path(part[5]) for part in words if len(part) == 6}
+    own = set(Path(cv2.__file__).parent.parent.glob("opencv*.libs/libxcb*"))
+    names = {path.name for path in own}
+    return any(path.name in names and path not in own for path in loaded)
 
 
 def _why_no_display() -> str | None:

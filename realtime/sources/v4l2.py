@@ -11,6 +11,7 @@ from pathlib import Path
 
 # From linux/videodev2.h: _IOR/_IOWR('V', number, struct)
 _QUERYCAP = 0x80685600
+_STREAMON = 0x40045612
 _ENUM_FMT = 0xC0405602
 _ENUM_FRAMESIZES = 0xC02C564A
 _ENUM_FRAMEINTERVALS = 0xC034564B
@@ -18,6 +19,7 @@ _CAP_VIDEO_CAPTURE = 0x00000001
 _CAP_VIDEO_OUTPUT = 0x00000002
 _CAP_DEVICE_CAPS = 0x80000000
 _TYPE_CAPTURE = 1
+_TYPE_OUTPUT = 2
 _DISCRETE = 1
 _FORMATS = {
     "YUYV": 0, "UYVY": 0, "BGR3": 1, "RGB3": 1, "NV12": 1, "NV21": 1, "YU12": 1, "YV12": 1,
@@ -93,6 +95,27 @@ def query(path: str) -> Device:
     except OSError as error:
         name, problem = _sysfs_name(path), f"it does not answer: {error.strerror}"
         return Device(path, name, "", captures=False, outputs=False, problem=problem)
+    finally:
+        os.close(handle)
+
+
+def free_loopback(path: str) -> None:
+    """Make a v4l2loopback device writable again that its last writer left as neither.
+
+    Up to 0.12 with exclusive_caps, a writer that never said VIDIOC_STREAMON (pyvirtualcam does
+    not) leaves a device that neither captures nor outputs, until the module is loaded anew.
+    Saying it once, and closing, brings the output back. Anything else is left as it is.
+    """
+    device = query(path)
+    if device.driver != "v4l2 loopback" or device.captures or device.outputs:
+        return
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(handle, _STREAMON, struct.pack("i", _TYPE_OUTPUT))
+    except OSError:
+        pass  # refused for want of a format, and yet it counts
     finally:
         os.close(handle)
 

@@ -167,7 +167,7 @@ def test_half_a_model_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model file .*nothing\.onnx"):
         FrameModel.read(tmp_path / "nothing.onnx")
-    with pytest.raises(ModelError, match="cannot read .*directory"):
+    with pytest.raises(ModelError, match=r"cannot read .*directory"):
         FrameModel.read(tmp_path)
 
 
@@ -320,7 +320,7 @@ def test_a_model_that_breaks_the_contract_is_not_written(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="not written, it would be no frame model: 'frame' must"):
         write_frame_model(half_fixed, Card(name="m"), tmp_path / "m.onnx")
     invalid = graph([node("NoSuchOperator", ["frame"], "translated")], sides=SYMBOLIC)
-    with pytest.raises(ModelError, match="not written, the graph is not valid ONNX"):
+    with pytest.raises(ModelError, match="not written, it is no valid ONNX graph"):
         write_frame_model(invalid, Card(name="m"), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="stride must be 1 or more"):
         write_frame_model(inverting(), Card(name="m", stride=0), tmp_path / "m.onnx")

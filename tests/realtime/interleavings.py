@@ -177,7 +177,7 @@ class _AbandonedError(Exception):
 def _position(steps: Any) -> Any:
     found = []
     while steps is not None and steps.gi_frame is not None:
-        found.append((steps.gi_frame.f_lasti, _frozen(steps.gi_frame.f_locals)))
+        found.append((steps.gi_frame.f_lasti, _frozen(dict(steps.gi_frame.f_locals))))
         steps = steps.gi_yieldfrom
     return tuple(found)
 

@@ -72,7 +72,7 @@ def screen() -> Iterator[str]:
         pytest.skip("no Xvfb: sudo apt-get install xvfb")
     pytest.importorskip("mss")
     read_end, write_end = os.pipe()
-    command = ["Xvfb", "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-noreset", "-nolisten", "tcp"]
     server = subprocess.Popen(
         [*command, "-displayfd", str(write_end)], pass_fds=[write_end], stderr=subprocess.DEVNULL
     )
@@ -83,6 +83,12 @@ def screen() -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def display() -> Iterator[str]:
+    with screen() as name:
+        yield name
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def made(
                 write_picture(tmp_path / f"{number}.png", picture)
             yield Made(lambda: ImagesSource(tmp_path), lambda: ImagesSource(tmp_path, 0.01))
         elif kind == "screen":
-            monkeypatch.setenv("DISPLAY", stack.enter_context(screen()))
+            monkeypatch.setenv("DISPLAY", request.getfixturevalue("display"))
             yield Made(lambda: ScreenSource(1, 100), lambda: ScreenSource(1, 0.01))
         elif kind == "http":
             address, _ = stack.enter_context(http_camera(pictures=jpegs(50)))
@@ -114,7 +120,7 @@ def made(
                 pytest.skip("no ffmpeg: sudo apt-get install ffmpeg")
             clip = write_clip(tmp_path / "clip.mp4", coded(*SIZE, 50), options={"g": "10"})
             port = free_port()
-            stack.enter_context(ffmpeg_server(clip, port))
+            stack.enter_context(ffmpeg_server(clip, port, at_its_rate=False))
             yield Made(lambda: PatientSource(f"tcp://127.0.0.1:{port}"))
         elif kind == "camera":
             clip = write_clip(tmp_path / "clip.mp4", coded(*SIZE, 200))
@@ -391,7 +397,7 @@ def test_a_screen_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
         size = source.open(None, realtime=True).size
         assert source.read(empty_frame(size))
         assert source.notes == []
-    with pytest.raises(SourceError, match="the screen went away: .") as caught:
+    with pytest.raises(SourceError, match=r"the screen went away: .") as caught:
         read_all(source, size, 3)
     assert "\n" not in str(caught.value)
     source.close()

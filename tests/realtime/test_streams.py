@@ -18,10 +18,26 @@ from pathlib import Path
 
 import cv2
 import pytest
-from clips import PATCHES, coded, colour_patches, empty_frame, patch_means, write_clip
+from clips import (
+    PATCHES,
+    coded,
+    colour_patches,
+    empty_frame,
+    patch_means,
+    patient,
+    write_clip,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engines import SourceError
-from realtime.pacing import NS_PER_S
+from realtime.pacing import (
+    DRIFT_PER_S_NS,
+    NS_PER_MS,
+    NS_PER_S,
+    PLAUSIBLE_WAIT_NS,
+    ArrivalClock,
+)
 from realtime.sources import SourceInfo, video
 from realtime.sources.synthetic import read_code
 from realtime.sources.video import READ_TIMEOUT_S, VideoSource
@@ -125,11 +141,12 @@ def rtsp_server(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def ffmpeg_server(
-    clip: Path, port: int
+    clip: Path, port: int, *, at_its_rate: bool = True
 ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """One that serves again after each client, as a real one does."""
-    command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", os.fspath(clip)]
-    command += ["-c", "copy", "-f", "mpegts", f"tcp://127.0.0.1:{port}?listen=1"]
+    command = ["ffmpeg", "-v", "error", *(["-re"] if at_its_rate else []), "-stream_loop", "-1"]
+    command += ["-i", os.fspath(clip), "-c", "copy", "-f", "mpegts"]
+    command += [f"tcp://127.0.0.1:{port}?listen=1"]
     return process("sh", "-c", f"while :; do {shlex.join(command)} < /dev/null; sleep 0.1; done")
 
 
@@ -449,3 +466,43 @@ def test_a_server_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch)
         for scheme in ("tcp", "rtsp", "http"):
             with pytest.raises(SourceError, match="did not answer within 1 s"):
                 VideoSource(f"{scheme}://127.0.0.1:{port}").open(None, realtime=True)
+
+
+@patient
+@given(
+    st.lists(st.integers(0, 3 * NS_PER_S), min_size=2, max_size=60),
+    st.integers(-(10**14), 10**14),
+)
+def test_arrival_clock_counts_waiting_as_age(delays: list[int], offset_ns: int) -> None:
+    """Of a steady sender: every frame is as old as it was held up longer than the quickest."""
+    clock = ArrivalClock()
+    quickest_ns = 10**18
+    arrived_ns = 0
+    for place, delay_ns in enumerate(delays):
+        sent_ns = 10**15 + place * 33 * NS_PER_MS
+        arrived_ns = max(arrived_ns, sent_ns + delay_ns)  # streams do not overtake
+        captured_ns = clock.captured_ns(sent_ns + offset_ns, arrived_ns)
+        quickest_ns = min(quickest_ns, arrived_ns - sent_ns)
+        waited_ns = arrived_ns - sent_ns - quickest_ns
+        drift_ns = place * 33 * NS_PER_MS * DRIFT_PER_S_NS // NS_PER_S
+        assert waited_ns - drift_ns - 1 <= arrived_ns - captured_ns <= waited_ns
+
+
+def test_arrival_clock_survives_a_sender_that_begins_anew() -> None:
+    clock = ArrivalClock()
+    now_ns = 10**12
+    assert clock.captured_ns(5 * NS_PER_S, now_ns) == now_ns
+    assert clock.captured_ns(0, now_ns + NS_PER_S) == now_ns + NS_PER_S  # back to 0
+    later_ns = now_ns + 2 * PLAUSIBLE_WAIT_NS
+    assert clock.captured_ns(NS_PER_MS, later_ns) == later_ns  # a stream that stood still
+    ahead_ns = later_ns + NS_PER_S
+    assert clock.captured_ns(3600 * NS_PER_S, ahead_ns) == ahead_ns  # a jump ahead
+
+
+def test_arrival_clock_follows_a_sender_whose_clock_is_slow() -> None:
+    """100 ppm for an hour must not look like 360 ms of age."""
+    clock = ArrivalClock()
+    for second in range(3600):
+        sent_ns = second * NS_PER_S
+        arrived_ns = 10**12 + sent_ns + sent_ns // 10_000
+        assert arrived_ns - clock.captured_ns(sent_ns, arrived_ns) < NS_PER_MS

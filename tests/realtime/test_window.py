@@ -29,15 +29,17 @@ from engines.backends.identity import IdentityEngine
 from realtime import Pipeline
 from realtime.sinks.window import WindowSink
 from realtime.sources.synthetic import SyntheticSource
+import av  # as a video source does; before OpenCV it would be fatal
 
 class Negative(IdentityEngine):
     name = "negative"
     def _submit(self, frame_in, frame_out):
         np.subtract(255, frame_in, out=frame_out)
 
-width, height, fps = (int(word) for word in sys.argv[1:])
+width, height, fps, *frames = (int(word) for word in sys.argv[1:])
 window = WindowSink()
-pipeline = Pipeline(SyntheticSource((width, height), fps), Negative(None), [window])
+pipeline = Pipeline(SyntheticSource((width, height), fps), Negative(None), [window],
+                    frames=frames[0] if frames else None)
 pipeline.next_filter = lambda: print("next filter", flush=True)
 try:
     stats = pipeline.run()
@@ -72,6 +74,8 @@ def program(
     finally:
         process.kill()
         process.communicate()
+        # The server takes a moment; the next test must not find this one's window.
+        until(lambda: not screen.xdotool("search", "--name", TITLE), "the window to go")
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, object]:
@@ -230,7 +234,6 @@ def test_the_ways_to_end_it(screen: Screen, tmp_path: Path, way: str) -> None:
             until(lambda: screen.look(window).max() > 0, "a picture")
             screen.press(way)
         finish(process)
-    assert not screen.xdotool("search", "--name", TITLE), "it must not open again"
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,24 @@ def test_a_wish_for_wayland_is_an_error_and_no_abort(screen: Screen, tmp_path: P
         pytest.skip("this OpenCV has another Qt than the wheel's")
     env = {"DISPLAY": screen.display, "QT_QPA_PLATFORM": "wayland"}
     check_refused(tmp_path, env, "unset QT_QPA_PLATFORM")
+
+
+def test_pyav_before_opencv_is_an_error_and_does_not_hang(
+    screen: Screen, tmp_path: Path
+) -> None:
+    """A program that imports PyAV first: either it works, or it says why it cannot."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import av\n" + PROGRAM, "64", "64", "30", "5"],
+        cwd=tmp_path,
+        env=screen.env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+    if done.returncode != 0:
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("error: cannot open a window: ")
+        assert "import cv2 before av" in line
 
 
 def check_refused(folder: Path, env: dict[str, str], reason: str) -> None:

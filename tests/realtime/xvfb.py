@@ -16,7 +16,7 @@ import pytest
 
 from engines import Pixels
 
-WAIT_S = 60.0
+WAIT_S = 30.0
 """A busy machine is no failure."""
 T = TypeVar("T")
 
@@ -51,11 +51,11 @@ class Screen:
         return done.stdout.strip()
 
     def press(self, key: str) -> None:
-        """Press and release a key, as a keyboard would; the window under the pointer gets it."""
+        """Press and release a key, as a keyboard would; the focused window gets it."""
         self.xdotool("key", key)
 
     def find(self, title: str) -> Window:
-        """Wait for the window of this exact title, and put the pointer into it."""
+        """Wait for the window of this exact title, and give it the focus."""
         found = until(
             lambda: self.xdotool("search", "--onlyvisible", "--name", f"^{title}$"), title
         )
@@ -65,6 +65,11 @@ class Screen:
         window = Window(int(number), *(int(place[key]) for key in ("X", "Y", "WIDTH", "HEIGHT")))
         middle = window.left + window.width // 2, window.top + window.height // 2
         self.xdotool("mousemove", str(middle[0]), str(middle[1]))
+        # No window manager gives it the focus here.
+        until(
+            lambda: self.xdotool("windowfocus", number, "getwindowfocus") == number,
+            f"the focus on {title}",
+        )
         return window
 
     def look(self, window: Window) -> Pixels:
@@ -97,7 +102,7 @@ class Screen:
                 window=target, client_type=protocols, data=(32, [delete, X.CurrentTime, 0, 0, 0])
             )
             target.send_event(event)
-            display.flush()
+            display.sync()  # the server has it
         finally:
             display.close()
 
@@ -113,7 +118,7 @@ def virtual_screen(width: int = 1600, height: int = 1000) -> Iterator[Screen]:
     reader, writer = os.pipe()
     command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", f"{width}x{height}x24"]
     server = subprocess.Popen(
-        [*command, "-nolisten", "tcp"], pass_fds=[writer], stderr=subprocess.DEVNULL
+        [*command, "-nolisten", "tcp", "-noreset"], pass_fds=[writer], stderr=subprocess.DEVNULL
     )
     os.close(writer)
     try:

@@ -118,13 +118,15 @@ def test_a_truncated_file_plays_and_says_so(clip: Path, tmp_path: Path) -> None:
     import av
 
     moved = tmp_path / "moved.mp4"
-    with av.open(str(clip)) as source:
-        with av.open(str(moved), "w", options={"movflags": "faststart"}) as target:
-            stream = target.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(source.streams.video[0]):
-                if packet.dts is not None:
-                    packet.stream = stream
-                    target.mux(packet)
+    with (
+        av.open(str(clip)) as source,
+        av.open(str(moved), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
     data = moved.read_bytes()
     moved.write_bytes(data[: len(data) * 6 // 10])
     done = pix2live("run", moved, *QUICK, "--stats", "s.json", cwd=tmp_path)

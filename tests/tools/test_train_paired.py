@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-pytest.importorskip("torch", reason="training needs torch; install pix2live[train]")
+pytest.importorskip("torch", reason="training needs torch; install pix2live[torch]")
 pytest.importorskip("onnxscript", reason="PyTorch's ONNX exporter needs onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -130,11 +130,14 @@ def test_resume_starts_from_the_checkpoint(photos: Path, tmp_path: Path) -> None
     train(settings)
     saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
     again = Trainer(tiny(photos, tmp_path / "out", resume=True))
-    assert saved["step"] == 3
+    assert saved["step"] == again.step == 3
     for name, value in again.network.state_dict().items():
         assert torch.equal(value, saved["weights"][name])
     with pytest.raises(SettingsError, match="--resume"):
         Trainer(tiny(photos, tmp_path / "out", resume=True, channels=8))
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(SettingsError, match="--resume"):
+        Trainer(tiny(photos, tmp_path / "out", resume=True))
 
 
 def test_ctrl_c_saves_and_exports(photos: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Training of new filters. Needs the extra `pix2live[train]`; importing this imports no torch."""
+"""Training of new filters. Needs the extra `pix2live[torch]`; importing this imports no torch."""

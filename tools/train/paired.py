@@ -205,7 +205,7 @@ def _write_sheet(out: Path, trainer: Trainer, rows: list[Pair]) -> None:
 @click.option("--channels", type=int, help="Width of the network [default: 48].")
 @click.option("--blocks", type=int, help="Depth of the network [default: 3].")
 @click.option("--minutes", type=float, help="How long to train [default: 20].")
-@click.option("--steps", type=int, help="How long to train, instead of --minutes.")
+@click.option("--steps", type=int, help="How long to train in all, instead of --minutes.")
 @click.option("--crop", "crop_px", type=int, help="Side of the training crops [default: 128].")
 @click.option("--batch", type=int, help="Crops a step [default: 8].")
 @click.option("--variants", type=int, help="Lights and sizes of each photograph [default: 3].")
@@ -260,7 +260,8 @@ class _Screen:
     def show(self, event: Event) -> None:
         if event.what not in self._tasks:
             self._tasks[event.what] = self._progress.add_task(event.what, total=1.0, note="")
-        note = f"step {event.step}  loss {event.loss:.4f}" if event.step else ""
+        loss = f"  loss {event.loss:.4f}" if np.isfinite(event.loss) else ""
+        note = f"step {event.step}{loss}" if event.step else ""
         self._progress.update(self._tasks[event.what], completed=event.done, note=note)
         if not self._progress.console.is_terminal and event.done >= self._said.get(event.what, 0):
             click.echo(f"{event.what} {event.done:4.0%}  {note}", err=True)

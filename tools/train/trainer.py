@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Trainer:
         self._settings = settings
         self._checkpoint = settings.out / "checkpoint.pt"
         self.step = 0
+        """Steps since the very start: a resumed run goes on counting."""
         self.network = QuarterNet(settings.channels, settings.blocks)
         self.averaged = QuarterNet(settings.channels, settings.blocks).eval()
         if settings.resume:
@@ -100,7 +102,7 @@ class Trainer:
                 f" {self._checkpoint}; try --learning-rate {self._settings.learning_rate / 3:.1g}"
             )
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self._optimiser.step()
         self.step += 1
         self._average()
@@ -138,7 +140,8 @@ class Trainer:
         try:
             state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
             self.network.load_state_dict(state["weights"])
-        except (OSError, RuntimeError, KeyError) as error:
+            self.step = int(state["step"])
+        except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
             raise SettingsError(
                 f"--resume: {self._checkpoint} cannot continue this network: {error}"
             ) from error
@@ -163,7 +166,7 @@ def _schedule(done: float, step: int) -> float:
 class Batches:
     """Endless random batches: (inputs, targets), each float32 (N, 3, S, S) RGB, 0 to 1.
 
-    Made one ahead in another thread, while the network computes.
+    Made a few ahead in another thread, while the network computes.
     """
 
     def __init__(self, pairs: list[Pair], settings: Settings) -> None:
