@@ -57,7 +57,12 @@ def _compile(hint: str, precision: str) -> tuple[Any, Any]:
     network = core.read_model(load_filter(common.FILTER).path)
     width, height = common.SIZE
     network.reshape({"frame": [1, height, width, 3]})
-    config = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
+    # Unpinned, as our backend: pinned threads lose where anything else runs beside them.
+    config = {
+        "PERFORMANCE_HINT": hint,
+        "INFERENCE_PRECISION_HINT": precision,
+        "ENABLE_CPU_PINNING": False,
+    }
     compiled = core.compile_model(network, "CPU", config)
     return compiled.create_infer_request(), compiled
 
