@@ -47,6 +47,7 @@ class Pipeline:
         size: (width, height) to work at; default: the source's. Rounded to what the filter takes.
         max_age_ms: frames older than this are not shown; they are counted.
         view: ``filtered``, ``split``, ``side-by-side`` or ``original``.
+        split_at: where the line of the split view is, as a part of the width.
         overlay: draw filter, fps and age on the picture; default: in windows only.
         seconds: stop after this time.
         frames: stop after this many translated frames.
@@ -65,6 +66,7 @@ class Pipeline:
         size: Size | None = None,
         max_age_ms: float | None = None,
         view: str = "filtered",
+        split_at: float = 0.5,
         overlay: bool | None = None,
         seconds: float | None = None,
         frames: int | None = None,
@@ -80,6 +82,7 @@ class Pipeline:
         self._mode = mode
         self._size = size
         self._view = check_view(view)
+        self._split_at = split_at
         self._overlay = overlay
         self._seconds = seconds
         self.stats = Stats()
@@ -271,7 +274,7 @@ class Pipeline:
         assert self.engine.size is not None
         assert self.info is not None
         overlay = sink.main_thread if self._overlay is None else self._overlay
-        presenter = Presenter(self._view, overlay=overlay)
+        presenter = Presenter(self._view, overlay=overlay, split_at=self._split_at)
         fps = self.info.fps or DEFAULT_FPS
         label = filter_label(self.engine)
         sink.open(SinkInfo(view_size(self._view, self.engine.size), fps, f"pix2live: {label}"))

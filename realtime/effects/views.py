@@ -37,8 +37,13 @@ class Presenter:
     Thread: one thread renders; another may assign ``view`` and ``overlay`` at any time.
     """
 
-    def __init__(self, view: str = "filtered", *, overlay: bool = False) -> None:
+    def __init__(
+        self, view: str = "filtered", *, overlay: bool = False, split_at: float = 0.5
+    ) -> None:
+        if not 0 <= split_at <= 1:
+            raise SettingsError(f"split_at is a part of the width, 0 to 1, found {split_at}")
         self.view = check_view(view)
+        self.split_at = split_at
         self.overlay = overlay
         self._canvas: Pixels | None = None
         if overlay:  # the first text loads the font, 50 ms, which no frame should wait for
@@ -66,10 +71,10 @@ class Presenter:
             shown[:, :width], shown[:, width:] = source, frame.pixels
         else:
             shown = self._canvas_like(frame.pixels.shape[:2])
-            middle = shown.shape[1] // 2
-            shown[:, :middle] = source[:, :middle]
-            shown[:, middle:] = frame.pixels[:, middle:]
-            shown[:, middle - 1 : middle + 1] = LINE_COLOUR
+            line = int(shown.shape[1] * self.split_at)
+            shown[:, :line] = source[:, :line]
+            shown[:, line:] = frame.pixels[:, line:]
+            shown[:, max(0, line - 1) : line + 1] = LINE_COLOUR
         if not (self.overlay and text):
             return shown
         if shown is not self._canvas:
