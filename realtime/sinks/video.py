@@ -113,7 +113,8 @@ class VideoSink(Sink):
         target = self.path.resolve()
         number = 1
         while True:
-            part = target.with_name(f".{target.stem}.part{number}{target.suffix}")
+            count = "" if number == 1 else number
+            part = target.with_name(f".{target.stem}.part{count}{target.suffix}")
             try:
                 os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             except FileExistsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -70,7 +71,22 @@ class Screen:
             lambda: self.xdotool("windowfocus", number, "getwindowfocus") == number,
             f"the focus on {title}",
         )
+        looks = itertools.count(1)
+        until(lambda: self._painted(window, next(looks)), f"a picture in {title}")
         return window
+
+    def _painted(self, window: Window, looks: int) -> bool:
+        """Return whether it shows anything; ask again for what it did not notice.
+
+        Without a window manager Qt misses one time in ten that its window is on the screen.
+        """
+        if self.look(window).max() > 0:
+            return True
+        if looks % 20 == 0:
+            self.xdotool("windowunmap", "--sync", str(window.number))
+            self.xdotool("windowmap", "--sync", str(window.number))
+            self.xdotool("windowfocus", str(window.number))
+        return False
 
     def look(self, window: Window) -> Pixels:
         """Return what this part of the screen shows, BGR."""

@@ -38,7 +38,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "teacher": "tools.train.teachers:comic",
         "channels": 64,
         "blocks": 3,
-        "minutes": 40.0,
+        "minutes": 38.0,
         "title": "Comic",
         "domains": "photo -> comic",
         "licence": "Apache-2.0",

@@ -158,9 +158,9 @@ def in_other_light(photo: Picture, random: np.random.Generator) -> Picture:
 class Degrader:
     """Makes a clean crop look as if a cheap camera had taken it: blur, noise, JPEG blocks.
 
-    The target stays clean, so the network learns to see through the damage; that is what makes
-    it steadier than its teacher. The light is left alone: a target that does not follow it would
-    teach the network to be vague about where a tone begins.
+    The target stays clean, so the network learns to see through the damage. The light is left
+    alone: a target that does not follow it would teach the network to be vague about where a
+    tone begins.
     """
 
     def __init__(self, random: np.random.Generator) -> None:
