@@ -11,33 +11,43 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from realtime import Frame, Pipeline
+from engines import Size, open_engine
+from realtime import Frame, Pipeline, SinkInfo
+from realtime.sinks.video import VideoSink
 from tools import environment
 from tools.demo import CLIP_CREDIT, find_clip
 
 SIZE = (640, 360)
+CLIP_FPS = 25.0
+REPEATS = 3
 FILTER = "comic"
 RESULTS = Path(__file__).parent / "results"
 
 
 def clip(folder: Path) -> Path:
-    """Return a 640x360 H.264 copy of the demo clip, made in ``folder``."""
+    """Return the demo clip at 640x360, three times over, made as H.264 in ``folder``."""
     original = find_clip()
     if original is None:
         sys.exit("the benchmarks need the demo clip: pip install 'pix2live[demo]'")
     path = folder / "clip.mp4"
-    Pipeline(original, _identity(), [path], size=SIZE, mode="every").run()
+    once = frames_of(original, SIZE)
+    sink = VideoSink(path)
+    sink.open(SinkInfo(SIZE, CLIP_FPS))
+    for index, pixels in enumerate(once * REPEATS):
+        sink.write(Frame(pixels, index=index, pts_ns=round(index * 1e9 / CLIP_FPS)))
+    sink.close()
     return path
 
 
-def frames_of(path: Path) -> list[Any]:
+def frames_of(path: Path, size: Size | None = None) -> list[Any]:
     """Return every frame of a clip as uint8 (H, W, 3) BGR."""
     frames: list[Any] = []
 
     def keep(frame: Frame) -> None:
         frames.append(frame.pixels.copy())
 
-    Pipeline(path, _identity(), [keep], mode="every").run()
+    engine = open_engine(None, backend="identity")
+    Pipeline(path, engine, [keep], size=size, mode="every").run()
     return frames
 
 
@@ -83,9 +93,3 @@ def summary(values: list[float]) -> dict[str, float]:
         "min": round(min(values), 2),
         "max": round(max(values), 2),
     }
-
-
-def _identity() -> Any:
-    from engines import open_engine
-
-    return open_engine(None, backend="identity")

@@ -1,5 +1,7 @@
 """The live path of a frame: sources, queues, the pipeline, sinks."""
 
+import cv2  # noqa: F401  # isort: skip  (before PyAV: else the first window waits for ever)
+
 from realtime.frame import Frame
 from realtime.pipeline import Pipeline
 from realtime.sinks import Sink, SinkInfo, open_sink

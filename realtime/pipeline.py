@@ -97,7 +97,7 @@ class Pipeline:
         self._source_stage: SourceStage | None = None
         self._engine_stage: EngineStage | None = None
         self._outlets: list[Outlet] = []
-        self._recording: Outlet | None = None
+        self._recorder: Sink | None = None
         self._switcher: Switcher | None = None
         self._stopping = False
         self._deadline_s: float | None = None
@@ -196,18 +196,23 @@ class Pipeline:
             raise SettingsError("switch works while the pipeline runs")
         self._switcher.switch(model, backend=backend, wait=wait)
 
-    def next_filter(self) -> None:
-        """Switch to the next shipped filter."""
+    def next_filter(self) -> str:
+        """Switch to the next shipped filter; returns what to say to the person."""
         name = next_filter_name(self.engine)
         if name is None:
-            self.notes.append(f"{filter_label(self.engine)} is the only filter")
-            return
+            return f"{filter_label(self.engine)} is the only filter"
         try:
             self.switch(name)
         except SettingsError as error:
-            self.notes.append(str(error))
+            return str(error)
+        return f"opening {name}"
 
-    def add_sink(self, sink: str | os.PathLike[str] | Callable[[Frame], None] | Sink) -> Sink:
+    def add_sink(
+        self,
+        sink: str | os.PathLike[str] | Callable[[Frame], None] | Sink,
+        *,
+        view: str | None = None,
+    ) -> Sink:
         """Open one more sink while the pipeline runs (not one that needs the main thread)."""
         if self._engine_stage is None:
             raise SettingsError("add_sink works while the pipeline runs")
@@ -215,7 +220,7 @@ class Pipeline:
         if opened.main_thread:
             raise SettingsError(f"{opened.name} needs the main thread: give it at the start")
         _refuse_shared_paths(self.source, [*self.sinks, opened])
-        outlet = self._open_outlet(opened)
+        outlet = self._open_outlet(opened, view)
         outlet.start()
         self.sinks.append(opened)
         self._engine_stage.outlets = (*self._engine_stage.outlets, outlet)
@@ -230,21 +235,25 @@ class Pipeline:
                 outlet.inbox.close()
                 self.sinks.remove(sink)
 
-    def toggle_recording(self) -> None:
-        """Start recording into a new mp4 in the working folder, or finish it."""
-        if self._recording is not None:
-            recorder, self._recording = self._recording, None
-            self.remove_sink(recorder.sink)
-            self.notes.append(f"recorded {recorder.sink.path}")
-            return
-        path = Path(f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4")
-        try:
-            self.add_sink(path)
-        except SinkError as error:
-            self.notes.append(str(error))
-            return
-        self._recording = self._outlets[-1]
-        self.notes.append(f"recording to {path}")
+    def toggle_recording(self, view: str | None = None) -> str:
+        """Start recording into a new mp4 in the working folder, or finish it.
+
+        ``view`` is how it is recorded; default: as the sinks of the start. Returns what to say to
+        the person.
+        """
+        if self._recorder is not None:
+            recorder, self._recorder = self._recorder, None
+            self.remove_sink(recorder)
+            said = f"recorded {recorder.path}"
+        else:
+            path = Path(f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4")
+            try:
+                self._recorder = self.add_sink(path, view=view)
+                said = f"recording to {path}"
+            except SinkError as error:
+                said = str(error)
+        self.notes.append(said)
+        return said
 
     def _open(self) -> None:
         self._choose_mode()
@@ -270,28 +279,29 @@ class Pipeline:
         self._engine_stage.outlets = tuple(self._open_outlet(sink) for sink in self.sinks)
         self._switcher = Switcher(self._engine_stage, self.notes, self._switched)
 
-    def _open_outlet(self, sink: Sink) -> Outlet:
+    def _open_outlet(self, sink: Sink, view: str | None = None) -> Outlet:
         assert self.engine.size is not None
         assert self.info is not None
         overlay = sink.main_thread if self._overlay is None else self._overlay
-        presenter = Presenter(self._view, overlay=overlay, split_at=self._split_at)
+        view = view or self._view
+        presenter = Presenter(view, overlay=overlay, split_at=self._split_at)
         fps = self.info.fps or DEFAULT_FPS
         label = filter_label(self.engine)
-        sink.open(SinkInfo(view_size(self._view, self.engine.size), fps, f"pix2live: {label}"))
         queue = make_queue(
             "freshest" if sink.freshest or sink.beat_fps is not None else self.mode,
             self.engine.depth,
             lambda: Frame(self.engine.slots(1)[0]),
         )
         self._queues.append(queue)
+        sink.open(SinkInfo(view_size(view, self.engine.size), fps, f"pix2live: {label}"))
         outlet = Outlet(sink, queue, presenter, self._control, label)
         self._outlets.append(outlet)
         self.stats.sinks.append(outlet.stats)
         sink.actions |= {
-            "f": lambda: _toggle(presenter, "original"),
-            "s": lambda: _toggle(presenter, "split"),
+            "f": lambda: _toggle(presenter, self._view, "original"),
+            "s": lambda: _toggle(presenter, self._view, "split"),
             "n": self.next_filter,
-            "r": self.toggle_recording,
+            "r": lambda: self.toggle_recording(presenter.view),
         }
         return outlet
 
@@ -343,17 +353,22 @@ class Pipeline:
     def _close_all(self) -> None:
         if self._switcher is not None:
             self._switcher.join(JOIN_TIMEOUT_S)
-        for outlet in self._outlets:
-            outlet.close_sink()
-        self.source.close()
-        self.engine.close()
+        sinks = [outlet.close_sink for outlet in self._outlets]
+        for close in (*sinks, self.source.close, self.engine.close):
+            try:
+                close()
+            except Exception as error:  # noqa: BLE001  (the others must be closed too)
+                self._control.fail(error)
         for queue in self._queues:
             queue.dispose()
         self._queues.clear()
 
 
-def _toggle(presenter: Presenter, view: str) -> None:
-    presenter.view = "filtered" if presenter.view == view else view
+def _toggle(presenter: Presenter, at_first: str, view: str) -> str:
+    """Change to ``view``, or from it back to the view of the start."""
+    back = at_first if at_first != view else "filtered"
+    presenter.view = back if presenter.view == view else view
+    return f"view: {presenter.view}"
 
 
 def _refuse_shared_paths(source: Source, sinks: Sequence[Sink]) -> None:

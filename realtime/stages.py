@@ -155,6 +155,9 @@ class Outlet(Stage):
             return
         while not self.inbox.finished and not self.control.failed:
             self.step(TICK_S)
+        if not self.sink.freshest:  # after a failure elsewhere: keep what was translated before it
+            while self.step(0.0):
+                pass
 
     def step(self, timeout_s: float) -> bool:
         """Show the next frame, if one comes in time. Returns whether one came."""
@@ -188,18 +191,17 @@ class Outlet(Stage):
                 return
             if newest is None and fresh is None:
                 fresh = self.inbox.take(TICK_S)
-            if fresh is None and newest is not None:
-                self.stats.repeated += 1
             newest = fresh or newest
             if newest is not None:
-                self._show(newest)
+                self._show(newest, again=fresh is None)
             self.stats.overwritten = self.inbox.dropped
 
-    def _show(self, frame: Frame) -> None:
+    def _show(self, frame: Frame, *, again: bool = False) -> None:
         now_ns = time.monotonic_ns()
         if too_old(frame.captured_ns, now_ns, self.control.max_age_ms):
-            self.stats.too_old += 1
+            self.stats.too_old += not again  # a frame that was shown before is no drop
             return
+        self.stats.repeated += again
         text = self._text(frame.age_ns(now_ns) / 1e6) if self.presenter.overlay else ""
         self._shown.pixels = self.presenter.render(frame, text)
         self._shown.source = frame.source
@@ -230,7 +232,6 @@ class EngineStage(Stage):
         self._under_way: list[tuple[Frame, Frame]] = []
         self._started = 0
         self._finished = 0
-        self._last_out_ns: int | None = None
 
     def swap_in(self, engine: Engine) -> None:
         """Take over an opened engine at the next frame boundary (any thread)."""
@@ -283,9 +284,9 @@ class EngineStage(Stage):
         self.engine.collect()
         now_ns = time.monotonic_ns()
         stats.engine_out.add(frame.age_ns(now_ns), now_ns)
-        if self._last_out_ns is not None:
-            stats.longest_gap_ms = max(stats.longest_gap_ms, (now_ns - self._last_out_ns) / 1e6)
-        self._last_out_ns = now_ns
+        if stats.last_out_ns is not None:
+            stats.longest_gap_ms = max(stats.longest_gap_ms, (now_ns - stats.last_out_ns) / 1e6)
+        stats.last_out_ns = now_ns
         for outlet in self.outlets:
             outlet.offer(result, frame)
         self._inbox.release()

@@ -103,6 +103,8 @@ class Stats:
     started_ns: int = 0
     ended_ns: int = 0
     switches: int = 0
+    last_out_ns: int | None = None
+    """When the newest frame came out of the engine."""
     longest_gap_ms: float = 0.0
     """Between two frames out of the engine."""
 
@@ -119,8 +121,8 @@ class Stats:
         return places
 
     def fps(self) -> float:
-        """Return translated frames a second over the whole run."""
-        seconds = (self.ended_ns - self.started_ns) / 1e9
+        """Return translated frames a second, from the start to the last one of them."""
+        seconds = ((self.last_out_ns or self.started_ns) - self.started_ns) / 1e9
         return self.engine_out.count / seconds if seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:

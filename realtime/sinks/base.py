@@ -46,8 +46,9 @@ class Sink(ABC):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.actions: dict[str, Callable[[], None]] = {}
-        """Key -> what to do, for sinks with keys; the pipeline fills it in."""
+        self.actions: dict[str, Callable[[], str]] = {}
+        """Key -> what to do, for sinks with keys; the pipeline fills it in. Each returns what to
+        say to the person, or nothing."""
 
     @abstractmethod
     def open(self, info: SinkInfo) -> None:

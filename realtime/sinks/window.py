@@ -160,7 +160,7 @@ class WindowSink(Sink):
             self.help = not self.help
             self._said_frames = 0
         elif letter in self.actions:
-            self.actions[letter]()
+            self._say(self.actions[letter]())
         return True
 
     def _closed_by_person(self) -> bool:

@@ -47,12 +47,10 @@ class SyntheticSource(Source):
         due_ns = time.monotonic_ns()
         if self._timeline is not None:
             due_ns = self._timeline.due_ns(pts_ns, due_ns)
-            if not self._sleep_until(due_ns):
-                return False
-        if self._cancelled:
-            return False
-        self._draw(frame.pixels)
+        self._draw(frame.pixels)  # before it is due: drawing is not age
         write_code(frame.pixels, self._number, due_ns)
+        if not self._sleep_until(due_ns):
+            return False
         frame.captured_ns, frame.pts_ns = due_ns, pts_ns
         self._number += 1
         return True

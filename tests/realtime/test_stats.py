@@ -119,6 +119,7 @@ def test_one_writes_while_another_reads() -> None:
 def test_a_run_as_json_names_every_place_of_a_drop() -> None:
     stats = Stats(started_ns=10**9, ended_ns=3 * 10**9, source_dropped=1, engine_overwritten=2)
     stats.engine_too_old = 3
+    stats.last_out_ns = 3 * 10**9
     stats.sinks.append(SinkStats("null", overwritten=4, too_old=5, repeated=6))
     for number in range(50):
         stats.engine_out.add(20_000_000, number)
