@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MODES = ("freshest", "every")
-EVERY_DEPTH = 2
+EVERY_DEPTH = 4
 """Frames under way in the engine where age does not matter."""
 DEFAULT_FPS = 30.0
 JOIN_TIMEOUT_S = 15.0

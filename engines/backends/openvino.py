@@ -169,7 +169,8 @@ class OpenVinoEngine(Engine):
 
 def _compile(core: Any, network: Any, device: str, precision: str, depth: int) -> Any:
     config: dict[str, Any] = {
-        # On two cores both hints are as fast (0.99, 181 rounds in turn); more are for the second.
+        # With four frames under way, throughput keeps the cores busy while frames come and go;
+        # with two it is no faster than latency (0.99 on two cores, 181 rounds in turn).
         "PERFORMANCE_HINT": "LATENCY" if depth == 1 else "THROUGHPUT",
         "PERFORMANCE_HINT_NUM_REQUESTS": str(depth),
         "INFERENCE_PRECISION_HINT": precision,
