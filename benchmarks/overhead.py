@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import common
 from engines import load_filter, open_engine
+from engines.backends.openvino import import_openvino
 from realtime import Pipeline
 from tools.run import SWITCH_INTERVAL_S
 
@@ -36,10 +37,8 @@ def bare_latency(frames: list[Any], precision: str) -> Any:
 
 def bare_throughput(frames: list[Any], precision: str) -> Any:
     """Return OpenVINO's queue of parallel requests: the most that the machine can do."""
-    import openvino
-
     _, compiled = _compile("THROUGHPUT", precision)
-    queue = openvino.AsyncInferQueue(compiled)
+    queue = import_openvino().AsyncInferQueue(compiled)
 
     def loop() -> None:
         for frame in frames:
@@ -51,9 +50,7 @@ def bare_throughput(frames: list[Any], precision: str) -> Any:
 
 
 def _compile(hint: str, precision: str) -> tuple[Any, Any]:
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     network = core.read_model(load_filter(common.FILTER).path)
     width, height = common.SIZE
     network.reshape({"frame": [1, height, width, 3]})

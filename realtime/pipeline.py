@@ -6,6 +6,7 @@ source thread --inbox--> engine thread --outlet queue--> one thread a sink
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines import Engine, Pix2liveError, SettingsError, SinkError, Size, open_engine
-from realtime.effects.views import Presenter, check_view, view_size
+from engines import Engine, FrameModel, Pix2liveError, SettingsError, Size, open_engine
+from realtime.effects.views import check_view
 from realtime.frame import Frame
+from realtime.outlets import Look, Outlet, Outlets, refuse_shared_paths
 from realtime.queues import FrameQueue, make_queue
-from realtime.sinks import Sink, SinkInfo, open_sink
+from realtime.sinks import Sink, open_sink
 from realtime.sources import Source, SourceInfo, open_source
-from realtime.stages import Control, EngineStage, Outlet, SourceStage, Stage
+from realtime.stages import Control, EngineStage, SourceStage, Stage
 from realtime.stats import Stats
 from realtime.switching import Switcher, filter_label, next_filter_name
 
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 MODES = ("freshest", "every")
 EVERY_DEPTH = 4
 """Frames under way in the engine where age does not matter."""
-DEFAULT_FPS = 30.0
-JOIN_TIMEOUT_S = 15.0
+HANGS_AFTER_S = 5.0
+"""Who has not ended so long after a failure will not."""
 LIVE_TICK_S = 0.25
 
 
@@ -39,7 +41,8 @@ class Pipeline:
 
     Args:
         source: what `open_source` takes.
-        engine: an `Engine` (open or not), or what `open_engine` takes as its model.
+        engine: an `Engine` (open or not; closed at the end), or what `open_engine` takes as its
+            model.
         sinks: what `open_sink` takes.
         mode: ``freshest`` (a live picture: old frames give way) or ``every`` (none is lost; a
             slow recorder slows the path). Default: ``every`` for recordings that only go into
@@ -79,29 +82,28 @@ class Pipeline:
         self.source = open_source(source)
         self.engine = engine if isinstance(engine, Engine) else open_engine(engine)
         self.sinks = [open_sink(sink) for sink in sinks]
-        self._mode = mode
-        self._size = size
-        self._view = check_view(view)
-        self._split_at = split_at
-        self._overlay = overlay
-        self._seconds = seconds
-        self.stats = Stats()
-        self.notes: list[str] = []
-        """What the pipeline itself has to say; `all_notes` adds source, engine and sinks."""
+        refuse_shared_paths(self.source, self.sinks)
         self.mode = mode or "freshest"
         self.size: Size | None = None
         """(width, height) that the engine works at; known once it runs."""
         self.info: SourceInfo | None = None
+        self.stats = Stats()
+        self.notes: list[str] = []
+        """What the pipeline itself has to say; `all_notes` adds source, engine and sinks."""
+        self._asked_mode = mode
+        self._asked_size = size
+        self._look = Look(check_view(view), split_at, overlay)
+        self._seconds = seconds
+        self._deadline_s = math.inf
         self._control = Control(self.stats, max_age_ms, frames, on_failure=self._unwind)
-        self._queues: list[FrameQueue] = []
+        self._inbox: FrameQueue | None = None
         self._source_stage: SourceStage | None = None
         self._engine_stage: EngineStage | None = None
-        self._outlets: list[Outlet] = []
-        self._recorder: Sink | None = None
+        self._outlets: Outlets | None = None
         self._switcher: Switcher | None = None
+        self._recorder: Sink | None = None
         self._stopping = False
-        self._deadline_s: float | None = None
-        _refuse_shared_paths(self.source, self.sinks)
+        self._closed = False
 
     def run(self, on_tick: Callable[[], None] | None = None) -> Stats:
         """Start, wait for the end, and return the statistics.
@@ -118,44 +120,54 @@ class Pipeline:
         Raises:
             Pix2liveError: something cannot be opened; what was open is closed again.
         """
-        if self.info is not None:
+        if self.info is not None or self._closed:
             raise SettingsError("this pipeline has run already; make a new one")
         try:
             self._open()
-        except BaseException:
+            if self._control.failure is not None:  # aborted meanwhile
+                raise self._control.failure
+            now_ns = time.monotonic_ns()
+            self.stats.started_ns = self.stats.ended_ns = now_ns
+            if self._seconds is not None:
+                self._deadline_s = now_ns / 1e9 + self._seconds
+            for stage in self._threads():
+                stage.start()
+        except BaseException as error:
+            self._control.fail(error)
             self._close_all()
             raise
-        now_ns = time.monotonic_ns()
-        self.stats.started_ns = self.stats.ended_ns = now_ns
-        if self._seconds is not None:
-            self._deadline_s = now_ns / 1e9 + self._seconds
-        for stage in self._stages():
-            if not (isinstance(stage, Outlet) and stage.sink.main_thread):
-                stage.start()
 
     def wait(self, on_tick: Callable[[], None] | None = None) -> Stats:
         """Wait until the run has ended; windows live in this thread meanwhile.
 
+        Ctrl-C ends the run as `stop` does, a second one as `abort` does.
+
         Raises:
-            Pix2liveError: the first error of any stage.
+            Pix2liveError: the first error of any stage, or that one does not end.
         """
-        interrupt: BaseException | None = None
+        if self._outlets is None:
+            raise SettingsError("start the pipeline before waiting for it")
+        interrupt: KeyboardInterrupt | None = None
         next_tick_s = time.monotonic() + LIVE_TICK_S
-        while not self._ended():
+        give_up_s = math.inf
+        while not self._closed:
             try:
+                if not self._running() or time.monotonic() > give_up_s:
+                    self._close_all()
+                    break
                 self._serve_main_thread()
                 if on_tick is not None and time.monotonic() >= next_tick_s:
                     next_tick_s = time.monotonic() + LIVE_TICK_S
                     on_tick()
             except KeyboardInterrupt as error:
-                if interrupt is not None:
-                    self._control.fail(error)  # asked twice: do not wait for the queues
+                if self._stopping:
+                    self._control.fail(error)
                 interrupt = error
                 self.stop()
             except BaseException as error:  # noqa: BLE001  (raised below, after the unwinding)
                 self._control.fail(error)
-        self.stats.ended_ns = time.monotonic_ns()
-        self._close_all()
+            if self._control.failed and give_up_s == math.inf:
+                give_up_s = time.monotonic() + HANGS_AFTER_S
         if self._control.failure is not None:
             raise self._control.failure
         if interrupt is not None:
@@ -167,13 +179,19 @@ class Pipeline:
         self._stopping = True
         self.source.cancel()
 
-    def close(self) -> None:
-        """Stop, wait and free everything; errors of the run are not raised here."""
+    def abort(self) -> None:
+        """End the run now: recordings are closed, frames on their way may be lost. Any thread."""
         self.stop()
+        self._control.fail(KeyboardInterrupt())
+
+    def close(self) -> None:
+        """Stop, wait and free everything; an error of the run becomes a note."""
+        self.stop()
+        if self._outlets is None or self._closed:
+            return
         try:
-            if self.info is not None:
-                self.wait()
-        except Pix2liveError as error:
+            self.wait()
+        except Exception as error:  # noqa: BLE001  (the caller may be handling another one)
             self.notes.append(str(error))
 
     def __enter__(self) -> Self:
@@ -214,26 +232,21 @@ class Pipeline:
         view: str | None = None,
     ) -> Sink:
         """Open one more sink while the pipeline runs (not one that needs the main thread)."""
-        if self._engine_stage is None:
+        if self._outlets is None or self._closed:
             raise SettingsError("add_sink works while the pipeline runs")
         opened = open_sink(sink)
         if opened.main_thread:
             raise SettingsError(f"{opened.name} needs the main thread: give it at the start")
-        _refuse_shared_paths(self.source, [*self.sinks, opened])
-        outlet = self._open_outlet(opened, view)
-        outlet.start()
+        refuse_shared_paths(self.source, [*self.sinks, opened])
+        self._open_outlet(opened, view).start()
         self.sinks.append(opened)
-        self._engine_stage.outlets = (*self._engine_stage.outlets, outlet)
         return opened
 
     def remove_sink(self, sink: Sink) -> None:
         """Finish and close one sink while the pipeline runs."""
-        stage = self._engine_stage
-        for outlet in self._outlets:
-            if outlet.sink is sink and stage is not None:
-                stage.outlets = tuple(item for item in stage.outlets if item is not outlet)
-                outlet.inbox.close()
-                self.sinks.remove(sink)
+        if self._outlets is not None and sink in self.sinks:
+            self._outlets.remove(sink)
+            self.sinks.remove(sink)
 
     def toggle_recording(self, view: str | None = None) -> str:
         """Start recording into a new mp4 in the working folder, or finish it.
@@ -250,137 +263,132 @@ class Pipeline:
             try:
                 self._recorder = self.add_sink(path, view=view)
                 said = f"recording to {path}"
-            except SinkError as error:
+            except Pix2liveError as error:
                 said = str(error)
         self.notes.append(said)
         return said
 
     def _open(self) -> None:
         self._choose_mode()
-        self.info = self.source.open(self._size, realtime=self.mode == "freshest")
+        self.info = self.source.open(self._asked_size, realtime=self.mode == "freshest")
         if self._stopping:  # asked before there was anything to cancel
             self.source.cancel()
         self._choose_mode()  # an HTTP address says only now whether it is live
-        wanted = self._size or self.info.size
+        wanted = self._asked_size or self.info.size
         size = self.engine.size or self.engine.fit(wanted)
         if size != wanted:
+            asked, found = ("x".join(map(str, item)) for item in (wanted, size))
+            self.notes.append(f"working at {found}, not {asked}: {self._why_size()}")
+        if self.mode == "every" and self.source.live:
             self.notes.append(
-                f"working at {size[0]}x{size[1]}, not {wanted[0]}x{wanted[1]}: the filter takes"
-                " other sizes"
+                "every frame of a live source: where the path is slower than the source, the"
+                " driver or the network drops frames that nobody can count"
             )
         self.size = size
         if self.engine.size is None:
             self.engine.open(size, depth=EVERY_DEPTH if self.mode == "every" else 1)
-        inbox = make_queue(self.mode, self.engine.depth, lambda: Frame(self.engine.slots(1)[0]))
-        self._queues.append(inbox)
+        engine, control = self.engine, self._control
         # The diagram at the top of this file, wired:
-        self._source_stage = SourceStage(self.source, inbox, self._control)
-        self._engine_stage = EngineStage(self.engine, inbox, self._control)
-        self._engine_stage.outlets = tuple(self._open_outlet(sink) for sink in self.sinks)
+        inbox = make_queue(self.mode, engine.depth, lambda: Frame(engine.slots(1)[0]))
+        outlets = Outlets(engine, self.mode, self.info.fps, self._look, control)
+        self._inbox, self._outlets = inbox, outlets
+        self._source_stage = SourceStage(self.source, inbox, control)
+        self._engine_stage = EngineStage(engine, inbox, outlets, control)
+        for sink in self.sinks:
+            self._open_outlet(sink)
         self._switcher = Switcher(self._engine_stage, self.notes, self._switched)
 
     def _open_outlet(self, sink: Sink, view: str | None = None) -> Outlet:
-        assert self.engine.size is not None
-        assert self.info is not None
-        overlay = sink.main_thread if self._overlay is None else self._overlay
-        view = view or self._view
-        presenter = Presenter(view, overlay=overlay, split_at=self._split_at)
-        fps = self.info.fps or DEFAULT_FPS
-        label = filter_label(self.engine)
-        queue = make_queue(
-            "freshest" if sink.freshest or sink.beat_fps is not None else self.mode,
-            self.engine.depth,
-            lambda: Frame(self.engine.slots(1)[0]),
-        )
-        self._queues.append(queue)
-        sink.open(SinkInfo(view_size(view, self.engine.size), fps, f"pix2live: {label}"))
-        outlet = Outlet(sink, queue, presenter, self._control, label)
-        self._outlets.append(outlet)
-        self.stats.sinks.append(outlet.stats)
+        assert self._outlets is not None
+        outlet = self._outlets.open(sink, view)
+        presenter = outlet.presenter
         sink.actions |= {
-            "f": lambda: _toggle(presenter, self._view, "original"),
-            "s": lambda: _toggle(presenter, self._view, "split"),
+            "f": lambda: presenter.toggle("original"),
+            "s": lambda: presenter.toggle("split"),
             "n": self.next_filter,
             "r": lambda: self.toggle_recording(presenter.view),
         }
         return outlet
 
     def _choose_mode(self) -> None:
-        if self._mode is None:
+        if self._asked_mode is None:
             shown = any(sink.freshest for sink in self.sinks)
             self.mode = "freshest" if self.source.live or shown else "every"
 
+    def _why_size(self) -> str:
+        model = self.engine.model
+        if not isinstance(model, FrameModel):
+            return f"{self.engine.name} takes no other"
+        if model.fixed_size is not None:
+            return "the filter takes no other"
+        return f"the filter takes multiples of {model.card.stride}"
+
     def _switched(self, engine: Engine) -> None:
         self.engine = engine
-        for outlet in self._outlets:
-            outlet.label = filter_label(engine)
+        if self._outlets is not None:
+            self._outlets.switched(engine)
 
-    def _stages(self) -> list[Stage]:
-        stages: list[Stage | None] = [self._source_stage, self._engine_stage, *self._outlets]
-        return [stage for stage in stages if stage is not None]
+    def _threads(self) -> list[Stage]:
+        """Return the stages with a thread of their own."""
+        assert self._source_stage is not None
+        assert self._engine_stage is not None
+        sinks = [outlet for outlet in self._outlets or () if not outlet.sink.main_thread]
+        return [self._source_stage, self._engine_stage, *sinks]
+
+    def _windows(self) -> list[Outlet]:
+        return [outlet for outlet in self._outlets or () if outlet.sink.main_thread]
+
+    def _running(self) -> list[str]:
+        """Return the names of the stages that have not ended."""
+        names = [stage.name for stage in self._threads() if not stage.join(0)]
+        return names + [window.name for window in self._windows() if not window.ended]
 
     def _serve_main_thread(self) -> None:
-        if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
+        if time.monotonic() >= self._deadline_s:
             self.stop()
         assert self._engine_stage is not None
+        assert self._outlets is not None
         if self._engine_stage.join(0):
             self.source.cancel()  # the engine has had its frames
-        windows = [item for item in self._outlets if item.sink.main_thread]
-        for outlet in windows:
-            if outlet.inbox.finished or self._control.failed:
-                outlet.finish()
+        self._outlets.prune()
+        windows = self._windows()
+        for window in windows:
+            if window.inbox.finished or self._control.failed:
+                window.finish()
                 continue
-            outlet.step(0.01 / len(windows))
-            if not outlet.sink.idle():
+            window.step(0.01 / len(windows))
+            if not window.sink.idle():
                 self.stop()
-        if all(item.inbox.finished for item in windows):
+        if all(window.inbox.finished for window in windows):
             time.sleep(0.02)
-
-    def _ended(self) -> bool:
-        for stage in self._stages():
-            if isinstance(stage, Outlet) and stage.sink.main_thread:
-                if not stage.ended:
-                    return False
-            elif not stage.join(0):
-                return False
-        return True
 
     def _unwind(self) -> None:
         self.source.cancel()
-        for queue in self._queues:
-            queue.close()
+        if self._inbox is not None:
+            self._inbox.close()
+        if self._outlets is not None:
+            self._outlets.unwind()
 
     def _close_all(self) -> None:
+        """Free everything, whatever fails; who hangs is named and left alone."""
+        self._closed = True
+        if self.stats.started_ns:
+            self.stats.ended_ns = time.monotonic_ns()
+            hanging = self._running()
+            if hanging:
+                self._control.failure = Pix2liveError(
+                    f"the {' and the '.join(hanging)} did not end within {HANGS_AFTER_S:.0f} s"
+                )
+                return
         if self._switcher is not None:
-            self._switcher.join(JOIN_TIMEOUT_S)
-        sinks = [outlet.close_sink for outlet in self._outlets]
-        for close in (*sinks, self.source.close, self.engine.close):
+            self._switcher.join(HANGS_AFTER_S)
+        if self._inbox is not None:
+            self.stats.engine_overwritten = self._inbox.dropped
+        closers = self._outlets.closers() if self._outlets is not None else []
+        closers += [self.source.close, self.engine.close]
+        closers += [self._inbox.dispose] if self._inbox is not None else []
+        for close in closers:
             try:
                 close()
             except Exception as error:  # noqa: BLE001  (the others must be closed too)
                 self._control.fail(error)
-        for queue in self._queues:
-            queue.dispose()
-        self._queues.clear()
-
-
-def _toggle(presenter: Presenter, at_first: str, view: str) -> str:
-    """Change to ``view``, or from it back to the view of the start."""
-    back = at_first if at_first != view else "filtered"
-    presenter.view = back if presenter.view == view else view
-    return f"view: {presenter.view}"
-
-
-def _refuse_shared_paths(source: Source, sinks: Sequence[Sink]) -> None:
-    """Two writers of one file, or a sink that overwrites the source, lose data."""
-    taken: set[Path] = set()
-    read = source.path.resolve() if source.path is not None else None
-    for sink in sinks:
-        if sink.path is None:
-            continue
-        path = sink.path.resolve()
-        if path in taken:
-            raise SettingsError(f"two sinks write to {sink.path}; give each its own")
-        if path == read:
-            raise SettingsError(f"{sink.path} is the source; write to another file")
-        taken.add(path)

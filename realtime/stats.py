@@ -108,6 +108,15 @@ class Stats:
     longest_gap_ms: float = 0.0
     """Between two frames out of the engine."""
 
+    def free_name(self, name: str) -> str:
+        """Return ``name``, numbered where another sink has it: drops are counted by name."""
+        taken = {sink.name for sink in self.sinks}
+        number, free = 1, name
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        return free
+
     def dropped(self) -> dict[str, int]:
         """Return every place where frames were dropped, and how many."""
         places = {
@@ -120,15 +129,20 @@ class Stats:
             places[f"{sink.name} too old"] = sink.too_old
         return places
 
+    def active_seconds(self) -> float:
+        """Return the time from the start to the last translated frame."""
+        return ((self.last_out_ns or self.started_ns) - self.started_ns) / 1e9
+
     def fps(self) -> float:
-        """Return translated frames a second, from the start to the last one of them."""
-        seconds = ((self.last_out_ns or self.started_ns) - self.started_ns) / 1e9
+        """Return translated frames a second of the active time."""
+        seconds = self.active_seconds()
         return self.engine_out.count / seconds if seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
         return {
             "seconds": round((self.ended_ns - self.started_ns) / 1e9, 3),
+            "active_seconds": round(self.active_seconds(), 3),
             "frames": self.engine_out.count,
             "fps": round(self.fps(), 2),
             "age": {

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from engines import Engine, Pix2liveError, SettingsError, filter_names, open_engine
+from engines import Engine, SettingsError, filter_names, open_engine
 from realtime.stages import EngineStage
 
 
@@ -28,7 +28,7 @@ class Switcher:
         """
         if self._thread is not None and self._thread.is_alive():
             raise SettingsError("a switch is under way already")
-        errors: list[Pix2liveError] = []
+        errors: list[Exception] = []
         self._thread = threading.Thread(
             target=self._switch, args=(model, backend, errors), name="pix2live switch", daemon=True
         )
@@ -43,14 +43,14 @@ class Switcher:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def _switch(self, model: Any, backend: str, errors: list[Pix2liveError]) -> None:
+    def _switch(self, model: Any, backend: str, errors: list[Exception]) -> None:
         running = self._stage.engine
         try:
             size = running.size
             if size is None:
                 raise SettingsError("the run has ended")
             engine = open_engine(model, size, backend=backend, depth=running.depth)
-        except Pix2liveError as error:
+        except Exception as error:  # noqa: BLE001  (a plug-in's own: the old filter runs on)
             errors.append(error)
             self._notes.append(f"kept the filter: {error}")
             return

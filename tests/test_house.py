@@ -55,6 +55,18 @@ def test_imports_are_absolute_and_go_downwards(path: Path) -> None:
         assert top not in FLOORS[floor + 1 :], f"{path}:{line}: imports {module}, from above"
 
 
+def test_openvino_is_imported_in_one_place() -> None:
+    """There its telemetry is left out; any other import would start it."""
+    folders = (*FLOORS, *NEVER_IMPORTED)
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in paths
+        if "openvino" in {module.partition(".")[0] for _, module in _imports(path)}
+    }
+    assert found == {"engines/backends/openvino.py"}
+
+
 def _python(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],

@@ -5,18 +5,17 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
 from engines import Pixels, SourceError
-from realtime import Frame, Pipeline
+from realtime import Frame
 from realtime.sinks import NullSink
 from realtime.sinks.window import why_no_window
 from realtime.sources.pictures import write_picture
 from tools.report import age_table
-from tools.run import DEFAULT_FILTER, EXIT_TERMINATED, Settings, first_camera, run_pipeline
+from tools.run import DEFAULT_FILTER, Settings, first_camera, make_pipeline, run_pipeline
 
 SIZE = (640, 360)
 CLIP = "datasets/data/bigbuckbunny.mp4"
@@ -54,35 +53,34 @@ def demo(seconds: float, filter_: str, out: Path) -> None:
     """Show a split view of the camera, or of a film clip where there is none."""
     console = Console()
     source, what = choose_source()
-    split_at = CLIP_SPLIT_AT if source.endswith(CLIP) else 0.5
     console.print(f"source: {what}", highlight=False, markup=False, soft_wrap=True)
     no_window = why_no_window()
-    keep = KeepOne(PICTURE_AT_S)
-    video = out / "demo.mp4"
-    sinks: list[Any] = ["window" if no_window is None else video, keep]
+    video, picture = out / "demo.mp4", out / "demo.png"
     if no_window is not None:
-        console.print(f"sink: {video} ({no_window})", highlight=False, markup=False)
-    pipeline = Pipeline(
-        source,
-        filter_,
-        sinks,
-        mode="freshest",
+        line = f"sink: {video} ({no_window})"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    settings = Settings(
+        source=source,
+        filter=filter_,
+        sinks=("window" if no_window is None else str(video),),
         size=SIZE,
+        mode="freshest",
         view="split",
-        split_at=split_at,
+        split_at=CLIP_SPLIT_AT if source.endswith(CLIP) else 0.5,
         overlay=True,
         seconds=seconds,
+        stats=out / "demo.json",
     )
-    settings = Settings(source=source, filter=filter_, sinks=(), stats=out / "demo.json")
-    terminated = run_pipeline(pipeline, console, settings)
+    keep = KeepOne(PICTURE_AT_S)
+    pipeline = make_pipeline(settings, [keep])
+    code = run_pipeline(pipeline, console, settings)
     console.print(age_table(pipeline))
-    picture = out / "demo.png"
     if keep.picture is not None:
         write_picture(picture, keep.picture)
-    where = f"{picture}, {settings.stats}" if no_window is None else f"{video}, {picture}"
-    console.print(f"look at: {where}", highlight=False, markup=False, soft_wrap=True)
-    if terminated:
-        sys.exit(EXIT_TERMINATED)
+    where = [picture, settings.stats] if no_window is None else [video, picture]
+    line = f"look at: {', '.join(map(str, where))}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
 
 
 def choose_source() -> tuple[str, str]:

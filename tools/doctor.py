@@ -82,9 +82,9 @@ def _backends() -> list[Finding]:
 
 def _devices(name: str) -> str:
     if name == "openvino":
-        import openvino
+        from engines.backends.openvino import import_openvino
 
-        core = openvino.Core()
+        core = import_openvino().Core()
         return ", ".join(
             f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')}:"
             f" {' '.join(core.get_property(device, 'OPTIMIZATION_CAPABILITIES'))})"
@@ -142,6 +142,7 @@ def _virtual_camera() -> Finding:
     if not sys.platform.startswith("linux"):
         return Finding("Virtual camera", None, "found out when it is opened, on this system")
     from realtime.sinks.virtual_camera import INSTALL_HINTS
+
     loopbacks = [item for item in list_devices() if item.driver.startswith("v4l2 loopback")]
     if loopbacks:
         names = ", ".join(f"{item.path} {item.name}" for item in loopbacks)

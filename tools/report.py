@@ -22,7 +22,7 @@ STATS_SCHEMA = 1
 
 
 class LiveStatus:
-    """One line on a terminal while a pipeline runs; silent anywhere else."""
+    """One line on a terminal while a pipeline runs; anywhere else only the notes, once each."""
 
     def __init__(self, pipeline: Pipeline, console: Console, frames: int | None) -> None:
         self._pipeline = pipeline
@@ -119,6 +119,9 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     Raises:
         SinkError: the folder is missing, the disk is full, ...
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise SinkError(f"{path} is no ordinary file; the statistics need one")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,15 +17,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from engines import Engine, SettingsError, Size, SourceError, open_engine
-from realtime import Pipeline, open_source
+from engines import Pix2liveError, SettingsError, Size, SourceError, open_engine
+from realtime import Pipeline, Sink, open_source
 from realtime.effects.views import VIEWS
 from realtime.pipeline import MODES
 from realtime.sinks.window import why_no_window
 from realtime.sources import parse_size
 from tools.report import LiveStatus, age_table, stats_json, write_json
 
-EXIT_TERMINATED = 143
 DEFAULT_FILTER = "comic"
 SWITCH_INTERVAL_S = 0.0005
 """Python hands its lock to a waiting thread this soon; the default of 5 ms would be age."""
@@ -43,6 +43,7 @@ class Settings:
     mode: str | None = None
     max_age_ms: float | None = None
     view: str = "filtered"
+    split_at: float = 0.5
     overlay: bool | None = None
     seconds: float | None = None
     frames: int | None = None
@@ -132,58 +133,77 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
     pix2live run rtsp://host/stream --max-age 200  a stream, nothing older than 200 ms
     """
     console = Console(stderr=True)
-    source = source if source is not None else first_camera()
-    open_source(source)  # a wrong source is said before a sink is chosen
     settings = Settings(
-        source=source,
+        source=source if source is not None else first_camera(),
         filter=filter_,
-        sinks=sinks or (default_sink(console),),
+        sinks=sinks or (default_sink(),),
         **options,
     )
     pipeline = make_pipeline(settings)
-    terminated = run_pipeline(pipeline, console, settings)
+    if not sinks and settings.sinks[0] != "window":
+        pipeline.notes.append(f"no window ({why_no_window()}); recording to {settings.sinks[0]}")
+    code = run_pipeline(pipeline, console, settings)
     if console.is_terminal:
         console.print(age_table(pipeline))
         for sink in pipeline.sinks:
             if sink.path is not None:
                 console.print(f"written: {sink.path}", highlight=False, markup=False)
-    if terminated:
-        sys.exit(EXIT_TERMINATED)
+    sys.exit(code)
 
 
-def make_pipeline(settings: Settings) -> Pipeline:
-    """Return the pipeline for ``settings``; nothing is opened yet."""
-    engine: Engine
-    if settings.backend == "identity":
-        engine = open_engine(None, backend="identity")
-    else:
-        engine = open_engine(
-            settings.filter, backend=settings.backend, precision=settings.precision
-        )
-    return Pipeline(
-        settings.source,
+def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeline:
+    """Return the pipeline for ``settings``; nothing is opened yet.
+
+    Raises:
+        Pix2liveError: a name or path that leads nowhere, or settings that do not fit together.
+    """
+    source = open_source(settings.source)
+    model = None if settings.backend == "identity" else settings.filter
+    engine = open_engine(model, backend=settings.backend, precision=settings.precision)
+    pipeline = Pipeline(
+        source,
         engine,
-        settings.sinks,
+        [*settings.sinks, *more_sinks],
         mode=settings.mode,
         size=settings.size,
         max_age_ms=settings.max_age_ms,
         view=settings.view,
+        split_at=settings.split_at,
         overlay=settings.overlay,
         seconds=settings.seconds,
         frames=settings.frames,
     )
+    if settings.stats is not None:
+        check_stats_path(settings.stats, pipeline)
+    return pipeline
 
 
-def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> bool:
-    """Run to the end with a status line; returns whether the process was terminated.
+def check_stats_path(path: Path, pipeline: Pipeline) -> None:
+    """Refuse a place for the statistics that is missing, or that something else uses.
 
-    The statistics are written however the run ended.
+    Raises:
+        SettingsError: what is wrong with it.
     """
-    if settings.stats is not None and not settings.stats.parent.is_dir():
-        raise SettingsError(f"the folder {settings.stats.parent} does not exist; mkdir it first")
+    if not path.parent.is_dir():
+        raise SettingsError(f"the folder {path.parent} does not exist; mkdir it first")
+    used = [pipeline.source.path, *(sink.path for sink in pipeline.sinks)]
+    if os.path.realpath(path) in {os.path.realpath(item) for item in used if item is not None}:
+        raise SettingsError(f"{path} is the source or a sink; write the statistics elsewhere")
+
+
+def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> int:
+    """Run to the end with a status line; returns the exit code: 0, 130 or 143.
+
+    The statistics are written however a run ended that had begun.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with stop_on_terminate(pipeline) as terminated:
-        pipeline.start()
+    with end_on_signals(pipeline) as caught:
+        try:
+            pipeline.start()
+        except Pix2liveError:
+            if caught:
+                return 128 + caught[0]
+            raise
         frames = settings.frames or (pipeline.info.frames if pipeline.info else None)
         status = LiveStatus(pipeline, console, frames)
         try:
@@ -193,26 +213,35 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> bo
             if settings.stats is not None:
                 data = stats_json(pipeline, asdict(settings) | {"stats": str(settings.stats)})
                 write_json(settings.stats, data)
-    return terminated.is_set()
+    return 128 + caught[0] if caught else 0
 
 
 @contextmanager
-def stop_on_terminate(pipeline: Pipeline) -> Iterator[threading.Event]:
-    """Let SIGTERM end the run as Ctrl-C does: recordings are finished."""
-    terminated = threading.Event()
+def end_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM end the run well, and a second one end it at once.
 
-    def handle(_: int, __: FrameType | None) -> None:
-        terminated.set()
-        pipeline.stop()
+    Afterwards both are ignored: the process is about to end, and an exception in the middle of
+    a library's own ending can crash it. Yields the signals that came.
+    """
+    caught: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        if len(caught) == 1:
+            pipeline.stop()
+        elif len(caught) == 2:
+            pipeline.abort()
 
     if threading.current_thread() is not threading.main_thread():
-        yield terminated  # a test, or an embedding program, has its own signals
+        yield caught  # an embedding program has its own signals
         return
-    before = signal.signal(signal.SIGTERM, handle)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
     try:
-        yield terminated
+        yield caught
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def first_camera() -> str:
@@ -236,13 +265,8 @@ def first_camera() -> str:
     )
 
 
-def default_sink(console: Console) -> str:
-    """Return the window, or a new file where there is no screen, and say so."""
-    reason = why_no_window()
-    if reason is None:
+def default_sink() -> str:
+    """Return the window, or a new file where there is no screen."""
+    if why_no_window() is None:
         return "window"
-    path = f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4"
-    console.print(
-        f"no window ({reason}); recording to {path}", highlight=False, markup=False, soft_wrap=True
-    )
-    return path
+    return f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4"

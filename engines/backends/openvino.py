@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 ENOUGH_PSNR_DB = 30.0
 """A reduced precision must come this close to f32; below it, `auto` takes f32."""
+
+
+def import_openvino() -> Any:
+    """Import openvino without its telemetry, which would contact Google Analytics unasked.
+
+    openvino has a stub for the case that the package openvino_telemetry is not there.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 class OpenVinoEngine(Engine):
@@ -42,8 +54,7 @@ class OpenVinoEngine(Engine):
         return None
 
     def _open(self, size: Size) -> None:
-        import openvino
-
+        openvino = import_openvino()
         model = self._frame_model()
         core = openvino.Core()
         if self._device.split(".")[0] not in {
@@ -187,11 +198,10 @@ def _compile(core: Any, network: Any, device: str, precision: str, depth: int) -
 
 def _tensor(array: NDArray[Any]) -> openvino.Tensor:
     """Return a tensor on the memory of ``array``; cheaper to make than to look up (4 us)."""
-    import openvino
-
     if not array.flags.writeable:  # OpenVINO shares writable memory only
         array = array.copy()
-    return openvino.Tensor(array, shared_memory=True)
+    tensor: openvino.Tensor = import_openvino().Tensor(array, shared_memory=True)
+    return tensor
 
 
 def _last_line(error: Exception) -> str:

@@ -42,7 +42,7 @@ class Presenter:
     ) -> None:
         if not 0 <= split_at <= 1:
             raise SettingsError(f"split_at is a part of the width, 0 to 1, found {split_at}")
-        self.view = check_view(view)
+        self.view = self._at_first = check_view(view)
         self.split_at = split_at
         self.overlay = overlay
         self._canvas: Pixels | None = None
@@ -83,6 +83,12 @@ class Presenter:
             shown = canvas
         draw_label(shown, text)
         return shown
+
+    def toggle(self, view: str) -> str:
+        """Change to ``view``, or from it back to the first one; returns what to say."""
+        back = self._at_first if self._at_first != view else "filtered"
+        self.view = back if self.view == view else view
+        return f"view: {self.view}"
 
     def _canvas_like(self, shape: tuple[int, ...]) -> Pixels:
         if self._canvas is None or self._canvas.shape[:2] != tuple(shape):

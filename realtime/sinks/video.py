@@ -14,6 +14,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from engines import SinkError, Size
 from realtime.frame import Frame
 from realtime.sinks.base import Sink, SinkInfo, even_picture, even_size
+from realtime.sources.pictures import link_target
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v")
 TIME_BASE = Fraction(1, 90000)
@@ -38,6 +39,7 @@ class VideoSink(Sink):
         super().__init__()
         self.path: Path = Path(path)
         self.name = self.path.name
+        self._target = self.path
         self._part: Path | None = None
         self._container: Any = None
         self._stream: Any = None
@@ -103,14 +105,14 @@ class VideoSink(Sink):
             finally:
                 container.close()
             if not self._broken:
-                os.replace(self._part, self.path.resolve())
+                os.replace(self._part, self._target)
         except (av.error.FFmpegError, OSError) as error:
             if not self._broken:  # else `write` has told already
                 raise SinkError(self._stopped(error)) from error
 
     def _new_part(self) -> Path:
         """Create the hidden file; one that a killed process left is kept, and named."""
-        target = self.path.resolve()
+        target = self._target = link_target(self.path)
         number = 1
         while True:
             count = "" if number == 1 else number

@@ -55,6 +55,7 @@ class VirtualCameraSink(Sink):
             hint = INSTALL_HINTS.get(platform, "see pyvirtualcam's documentation")
             what = f"the virtual camera {self._device}" if self._device else "a virtual camera"
             reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+            reason = reason.rstrip(".")  # ours follows
             raise SinkError(f"cannot open {what}: {reason}. To get one: {hint}") from error
         self.beat_fps = info.fps
         self.name = f"virtual-camera:{self._camera.device}"

@@ -25,6 +25,7 @@ class ImagesSource(Source):
         self._next = 0
         self._began = 1
         self._first: Pixels | None = None
+        self._still: Pixels | None = None
         self._timeline: Timeline | None = None
 
     def open(self, size: Size | None, *, realtime: bool) -> SourceInfo:
@@ -44,16 +45,16 @@ class ImagesSource(Source):
             reason = f": {self.notes[0]}" if self.notes else ""
             raise SourceError(f"none of the pictures in {self._path} can be read{reason}")
         self._began = self._next
+        # A picture in a display stays there, as in any viewer, until somebody stops it.
+        self._still = self._first if realtime and self._path.is_file() else None
         height, width = self._first.shape[:2]
         check_size((width, height), str(self._path))
         count = len(self._pictures)
-        return SourceInfo((width, height), self._fps, count, f"{count} pictures")
+        frames = None if self._still is not None else count
+        return SourceInfo((width, height), self._fps, frames, f"{count} pictures")
 
     def read(self, frame: Frame) -> bool:
-        if self._first is None:
-            self._leave_out_late()
-        picture = self._read_next() if self._first is None else self._first
-        self._first = None
+        picture = self._next_picture()
         if picture is None or self._cancelled:
             return False
         fit_picture(picture, frame.pixels)
@@ -66,7 +67,17 @@ class ImagesSource(Source):
 
     def close(self) -> None:
         self._pictures = []
-        self._first = None
+        self._first = self._still = None
+
+    def _next_picture(self) -> Pixels | None:
+        if self._first is not None:
+            picture, self._first = self._first, None
+            return picture
+        if self._still is not None:
+            self._next += 1
+            return self._still
+        self._leave_out_late()
+        return self._read_next()
 
     def _pts_ns(self, place: int) -> int:
         return round((place - self._began) * NS_PER_S / self._fps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 from pathlib import Path
@@ -71,7 +73,7 @@ def flatten_alpha(picture: NDArray[np.uint8]) -> Pixels:
 
 
 def write_picture(path: Path, pixels: Pixels) -> None:
-    """Write a PNG or JPEG (by the suffix) atomically.
+    """Write a PNG or JPEG (by the suffix) atomically; a link keeps pointing where it does.
 
     Raises:
         SinkError: the folder is missing, the disk is full, ...
@@ -80,14 +82,34 @@ def write_picture(path: Path, pixels: Pixels) -> None:
     done, data = cv2.imencode(path.suffix, pixels, settings)
     if not done:
         raise SinkError(f"cannot encode {path}")
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data.tobytes())
-        os.replace(temporary, path)
+        target = link_target(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            temporary.write_bytes(data.tobytes())
+            os.replace(temporary, target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise SinkError(f"cannot write {path}: {error.strerror}") from error
+        raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def link_target(path: Path) -> Path:
+    """Return the absolute path of the file itself, where ``path`` may be a link.
+
+    Raises:
+        OSError: links that lead in a circle, on every version of Python.
+    """
+    try:
+        target = path.resolve()
+        in_a_circle = target.is_symlink()  # what Python 3.13 and newer leave of a circle
+    except RuntimeError:
+        in_a_circle = True
+    if in_a_circle:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
 
 
 def _natural_order(name: str) -> list[tuple[int, int, str]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import models
 import numpy as np
-import openvino
 import pytest
 
 from engines import Engine, EngineError, FrameModel, open_engine
-from engines.backends.openvino import ENOUGH_PSNR_DB
+from engines.backends.openvino import ENOUGH_PSNR_DB, import_openvino
 
+openvino = import_openvino()
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = (64, 48)
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bf16 arithmetic")
@@ -175,3 +179,30 @@ def test_a_size_that_the_graph_cannot_take(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="OpenVINO cannot") as refusal:
         open_engine(model, (63, 47), backend="openvino", precision="f32")
     assert "\n" not in str(refusal.value)
+
+
+WITHOUT_TELEMETRY = """
+import sys, threading
+import numpy as np
+from engines import open_engine
+with open_engine(sys.argv[1], (64, 48), backend="openvino") as engine:
+    engine.infer(np.zeros((48, 64, 3), np.uint8))
+assert sys.modules.get("openvino_telemetry") is None
+assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+"""
+
+
+def test_nothing_is_sent_home(tmp_path: Path) -> None:
+    """openvino's telemetry keeps a thread, and a folder "intel" in the home folder."""
+    model = models.written(models.inverting(), tmp_path / "m.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_TELEMETRY, str(model.path)],
+        cwd=ROOT,
+        env=os.environ | {"HOME": str(home), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (home / "intel").exists()

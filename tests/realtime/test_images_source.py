@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from clips import BLUE, GREEN, RED, WHITE, corners, empty_frame, first_picture, quadrants, read_all
 
-from engines import SourceError
+from engines import SinkError, SourceError
 from realtime.pacing import LATE_NS, NS_PER_MS, RESYNC_NS
 from realtime.sources import open_source
 from realtime.sources.images import ImagesSource
@@ -185,3 +186,42 @@ def test_pictures_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_picture(path, quadrants(64, 48))
     assert np.array_equal(read_picture(path), quadrants(64, 48))
     assert [item.name for item in tmp_path.iterdir()] == ["out.png"]
+
+
+def test_processes_do_not_share_a_hidden_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    replace = os.replace
+
+    def look(old: Path, new: Path) -> None:
+        seen.append(old.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_picture(tmp_path / "out.png", quadrants(64, 48))
+    assert seen == [f".out.png.{os.getpid()}.part"]
+
+
+def test_a_link_to_a_picture_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out.png"
+    link.symlink_to(tmp_path / "disk" / "real.png")
+    write_picture(link, quadrants(64, 48))
+    assert link.is_symlink()
+    assert [item.name for item in (tmp_path / "disk").iterdir()] == ["real.png"]
+    assert np.array_equal(read_picture(tmp_path / "disk" / "real.png"), quadrants(64, 48))
+
+
+def test_what_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    for name in ("a.png", "missing/out.png", "file/out.png", "folder.png"):
+        with pytest.raises(SinkError, match=r"cannot write .*: [A-Z]") as caught:
+            write_picture(tmp_path / name, quadrants(64, 48))
+        assert "\n" not in str(caught.value)
+    names = sorted(item.name for item in tmp_path.iterdir())
+    assert names == ["a.png", "b.png", "file", "folder.png"]
+    assert (tmp_path / "a.png").is_symlink()

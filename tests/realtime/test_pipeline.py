@@ -10,10 +10,20 @@ import numpy as np
 import psutil
 import pytest
 
-from engines import EngineError, ModelError, Pixels, SettingsError, SinkError, Size, SourceError
+from engines import (
+    EngineError,
+    ModelError,
+    Pix2liveError,
+    Pixels,
+    SettingsError,
+    SinkError,
+    Size,
+    SourceError,
+)
 from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline, SinkInfo
 from realtime.sinks import NullSink
+from realtime.sources.pictures import write_picture
 from realtime.sources.synthetic import SyntheticSource, read_code
 
 PATTERN = "test-pattern:128x96@200"
@@ -107,6 +117,124 @@ def test_freshest_counts_every_frame_it_drops() -> None:
     assert stats.engine_out.count == shown.ages.count + shown.overwritten + shown.too_old
 
 
+def test_every_frame_is_accounted_for_however_it_ends() -> None:
+    for _ in range(5):
+        stats = Pipeline(PATTERN, SlowEngine(0.02), ["null"], frames=4).run()
+        accounted = stats.engine_in.count + stats.engine_overwritten + stats.engine_too_old
+        assert stats.captured.count == accounted
+
+
+def test_drops_of_sinks_with_one_name_are_kept_apart() -> None:
+    slow = [Keep(pause_s=0.05), Keep()]
+    stats = Pipeline(PATTERN, identity(), slow, seconds=0.5).run()
+    assert [sink.name for sink in stats.sinks] == ["null", "null (2)"]
+    assert stats.dropped()["null queue"] == stats.sinks[0].overwritten > 0
+
+
+def test_every_with_a_limit_and_a_max_age_gives_that_many_frames() -> None:
+    stats = Pipeline(
+        PATTERN, SlowEngine(0.01), ["null"], mode="every", max_age_ms=5, frames=5, seconds=20
+    ).run()
+    assert stats.engine_out.count == 5
+
+
+def test_pictures_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    for number in range(6):
+        write_picture(tmp_path / f"{number}.png", np.zeros((32, 32, 3), np.uint8))
+    for broken in ("0.png", "3.png"):
+        (tmp_path / broken).write_bytes(b"broken")
+    keep = Keep()
+    stats = Pipeline(tmp_path, identity(), [keep], frames=3).run()
+    assert len(keep.indices) == 3
+    assert stats.source_dropped == 2
+    assert keep.indices == [1, 2, 4], "a gap is a drop"
+
+
+def test_a_picture_stays_in_a_display_until_it_is_stopped(tmp_path: Path) -> None:
+    class Display(Keep):
+        freshest = True
+
+    write_picture(tmp_path / "one.png", np.zeros((32, 32, 3), np.uint8))
+    display = Display()
+    Pipeline(tmp_path / "one.png", identity(), [display], frames=5).run()
+    assert display.indices
+    once = Keep()
+    Pipeline(tmp_path / "one.png", identity(), [once]).run()
+    assert once.indices == [0]
+
+
+def test_ctrl_c_at_any_moment_finishes_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("_running", "_serve_main_thread"):
+        recording = tmp_path / f"{place}.mp4"
+        pipeline = Pipeline(PATTERN, identity(), [recording], mode="every")
+        original, calls = getattr(pipeline, place), 0
+
+        def interrupted(original=original) -> object:  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            if calls == 10:
+                raise KeyboardInterrupt
+            return original()
+
+        monkeypatch.setattr(pipeline, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run()
+        assert Pipeline(recording, identity(), ["null"]).run().engine_out.count > 0
+
+
+def test_a_sink_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.pipeline.HANGS_AFTER_S", 0.3)
+    free = threading.Event()
+
+    def hang(_: Frame) -> None:
+        free.wait(60)
+
+    pipeline = Pipeline(PATTERN, identity(), [hang, "null"])
+    pipeline.start()
+    _until(lambda: pipeline.stats.engine_out.count > 3)
+    pipeline.abort()
+    with pytest.raises(Pix2liveError, match="sink hang did not end"):
+        pipeline.wait()
+    free.set()
+    _until(lambda: not [item for item in threading.enumerate() if "pix2live" in item.name])
+
+
+def test_stop_before_start_ends_at_once() -> None:
+    pipeline = Pipeline(PATTERN, identity(), ["null"])
+    pipeline.stop()
+    assert pipeline.run().engine_out.count <= 1
+
+
+def test_removed_sinks_hold_nothing() -> None:
+    keep = Keep()
+    pipeline = Pipeline(PATTERN, identity(), [keep])
+    waiter = threading.Thread(target=pipeline.run)
+    waiter.start()
+    _until(lambda: len(keep.indices) > 2)
+    process = psutil.Process()
+    handles = process.num_fds()
+    for _ in range(10):
+        added = pipeline.add_sink(Keep())
+        pipeline.remove_sink(added)
+    _until(lambda: process.num_fds() <= handles)
+    pipeline.stop()
+    waiter.join()
+    with pytest.raises(SettingsError):
+        pipeline.add_sink("null")
+
+
+def test_closing_keeps_the_callers_own_error() -> None:
+    def stumble(_: Frame) -> None:
+        raise ValueError("of the sink")
+
+    pipeline = Pipeline(PATTERN, identity(), [stumble])
+    pipeline.start()
+    with pytest.raises(KeyError), pipeline:
+        raise KeyError("mine")
+
+
 def test_the_ages_grow_from_stage_to_stage() -> None:
     stats = Pipeline(PATTERN, SlowEngine(0.005), ["null"], frames=40).run()
     stages = [stats.captured, stats.engine_in, stats.engine_out, stats.sinks[0].ages]
@@ -122,13 +250,15 @@ def test_max_age_shows_nothing_older() -> None:
     stats = pipeline.run()
     assert late.indices == []
     assert stats.sinks[0].too_old + stats.engine_too_old > 0
-    assert stats.dropped()["null too old"] == stats.sinks[0].too_old
+    assert stats.engine_in.count == stats.engine_out.count == stats.sinks[0].too_old
 
 
 def test_frames_and_seconds_end_the_run() -> None:
     keep = Keep()
-    Pipeline(PATTERN, identity(), [keep], frames=7).run()
-    assert len(keep.indices) <= 7
+    Pipeline(PATTERN, identity(), [keep], frames=7, mode="every").run()
+    assert len(keep.indices) == 7
+    stats = Pipeline(PATTERN, identity(), ["null"], frames=7).run()
+    assert stats.engine_out.count == 7
     stats = Pipeline(PATTERN, identity(), ["null"], seconds=0.3).run()
     assert stats.engine_out.count > 0
 

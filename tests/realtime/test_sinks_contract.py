@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,6 @@ from realtime.sinks.images import ImagesSink
 from realtime.sinks.video import VideoSink
 from realtime.sinks.virtual_camera import VirtualCameraSink
 from realtime.sinks.window import WindowSink
-from realtime.sources.pictures import write_picture
 from realtime.sources.synthetic import SyntheticSource, read_code, write_code
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,7 @@ def test_threads_and_handles_return(kind: str, tmp_path: Path) -> None:
     process = psutil.Process()
 
     def once() -> None:
-        made = make(kind, tmp_path)
+        made = make(kind, Path(tempfile.mkdtemp(dir=tmp_path)))
         made.sink.open(SinkInfo((320, 180), 30.0))
         for number in range(4):
             made.sink.write(Frame(picture(number, (320, 180)), index=number, pts_ns=number << 25))
@@ -241,13 +241,44 @@ class TestImages:
         names = sorted(path.name for path in tmp_path.iterdir())
         assert names == ["000000.png", "000001.png", "000005.png"]
 
-    def test_a_folder_with_pictures_is_said(self, tmp_path: Path) -> None:
-        write_picture(tmp_path / "000000.png", picture(0, (64, 64)))
+    @pytest.mark.parametrize("name", ["000000.png", "1234567.png", "000005.PNG"])
+    def test_a_folder_with_numbered_pictures_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(b"of an earlier run")
+        sink = open_sink(tmp_path)
+        with pytest.raises(SinkError, match="numbered pictures already; give an empty or new"):
+            sink.open(SinkInfo((64, 64), 30.0))
+        sink.close()
+        assert (tmp_path / name).read_bytes() == b"of an earlier run"
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_other_files_may_be_there(self, tmp_path: Path) -> None:
+        for name in ("12345.png", "000000.jpg", "000000.png.txt", "a000000.png"):
+            (tmp_path / name).touch()
         sink = open_sink(tmp_path)
         sink.open(SinkInfo((64, 64), 30.0))
         sink.close()
-        assert "has 1 pictures already" in sink.notes[0]
-        assert len(list(tmp_path.iterdir())) == 1, "what was there stays"
+        assert len(list(tmp_path.iterdir())) == 4
+
+    @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError("gone")])
+    def test_a_folder_that_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+    ) -> None:
+        def refuse(path: Path) -> None:
+            raise error
+
+        monkeypatch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(SinkError, match=r"cannot use the folder .*: (Permission denied|gone)"):
+            open_sink(tmp_path).open(SinkInfo((64, 64), 30.0))
+
+    def test_a_folder_that_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def access(path: Path, mode: int) -> bool:
+            return not mode & os.W_OK  # root may write everywhere
+
+        monkeypatch.setattr(os, "access", access)
+        with pytest.raises(SinkError, match="no permission to write into"):
+            open_sink(tmp_path).open(SinkInfo((64, 64), 30.0))
 
     def test_a_file_where_a_folder_is_meant(self, tmp_path: Path) -> None:
         (tmp_path / "clip").write_bytes(b"")

@@ -323,16 +323,19 @@ def start(how: str, *sinks: str | Path) -> subprocess.Popen[str]:
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "circle.mp4").symlink_to(tmp_path / "circle.mp4")
     cases = {
         tmp_path / "missing" / "clip.mp4": "does not exist; mkdir it first",
         tmp_path / "folder.mp4": "is a folder",
         tmp_path / "pipe.mp4": "no ordinary file",
+        tmp_path / "circle.mp4": "symbolic links",
     }
     for path, reason in cases.items():
         with pytest.raises(SinkError, match=reason) as caught:
             VideoSink(path).open(SinkInfo((64, 64), 30.0))
         assert "\n" not in str(caught.value)
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["folder.mp4", "pipe.mp4"]
+    names = sorted(item.name for item in tmp_path.iterdir())
+    assert names == ["circle.mp4", "folder.mp4", "pipe.mp4"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -185,6 +185,12 @@ def test_no_device_says_what_was_asked_and_what_to_install(
     sink.close()
 
 
+def test_a_reason_that_is_a_sentence_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "refuses", "None found.\nSee the documentation.\n")
+    with pytest.raises(SinkError, match=r"None found\.; See the documentation\. To get one: "):
+        VirtualCameraSink(backend=NAME).open(SinkInfo((640, 360), 30.0))
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="about v4l2loopback")
 def test_the_real_backend_without_its_device() -> None:
     sink = VirtualCameraSink("/dev/no-such-camera", backend="v4l2loopback")

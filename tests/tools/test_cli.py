@@ -93,6 +93,12 @@ BAD = {
     "no camera": (["/dev/video97"], 1, "no camera /dev/video97"),
     "no size": (["test-pattern", "--size", "big"], 2, "WIDTHxHEIGHT"),
     "no mode": (["test-pattern", "--mode", "some"], 2, "freshest"),
+    "stats over the source": (["text.mp4", "--stats", "./text.mp4"], 1, "is the source or a sink"),
+    "stats over a sink": (
+        ["test-pattern", "--sink", "b.mp4", "--stats", "b.mp4"],
+        1,
+        "is the source or a sink",
+    ),
     "stats folder missing": (["test-pattern", "--stats", "no/s.json"], 1, "does not exist"),
 }
 
@@ -162,8 +168,11 @@ def test_a_missing_backend_is_never_replaced(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_recording_is_finished_by_signals(number: int, code: int, tmp_path: Path) -> None:
+def test_a_recording_is_finished_by_signals(
+    number: int, code: int, twice: bool, tmp_path: Path
+) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -188,6 +197,9 @@ def test_a_recording_is_finished_by_signals(number: int, code: int, tmp_path: Pa
     while not (part.exists() and part.stat().st_size > 2000) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
+    if twice:
+        time.sleep(0.03)
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors

@@ -18,6 +18,8 @@ from engines.errors import Pix2liveError, SettingsError, SourceError  # noqa: E4
 from engines.export import FrameTranslator  # noqa: E402
 from engines.generators.quarter import QuarterNet  # noqa: E402
 from engines.model import FrameModel  # noqa: E402
+from realtime import Frame, SinkInfo  # noqa: E402
+from realtime.sinks.video import VideoSink  # noqa: E402
 from tools.train import paired as command  # noqa: E402
 from tools.train.paired import Event, paired, train  # noqa: E402
 from tools.train.pairs import (  # noqa: E402
@@ -26,6 +28,7 @@ from tools.train.pairs import (  # noqa: E402
     frames_of,
     load_teacher,
     make_pairs,
+    picture_files,
     random_crop,
 )
 from tools.train.teachers import comic  # noqa: E402
@@ -172,6 +175,54 @@ def test_the_teacher_is_asked_once_a_picture(photos: Path, tmp_path: Path) -> No
         assert np.array_equal(one.target, other.photo[..., ::-1] // 2)
 
 
+def test_another_smallest_side_is_not_read_from_the_cache(photos: Path, tmp_path: Path) -> None:
+    teacher = load_teacher("lessons:night")
+    for smallest_px in (32, 600):
+        found = make_pairs(
+            photos, teacher, tmp_path / "cache", variants=1, smallest_px=smallest_px, seed=1
+        )
+        sides = [min(pair.photo.shape[:2]) for pair, _ in found]
+        assert (min(sides) >= 600) == (smallest_px == 600)
+
+
+def test_hidden_files_are_not_trained_on(photos: Path) -> None:
+    shown = picture_files(photos)
+    (photos / "._photo0.png").write_bytes(b"what macOS leaves on a USB stick")
+    (photos / ".cache").mkdir()
+    cv2.imwrite(str(photos / ".cache" / "thumbnail.png"), shapes(1))
+    assert picture_files(photos) == shown
+    assert len(frames_of(photos, 9)) == len(shown) == 3
+
+
+def test_frames_of_a_video_are_spread_and_only_those_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.mp4"
+    sink = VideoSink(path)
+    sink.open(SinkInfo((64, 48), 30.0))
+    for number in range(10):
+        grey = np.full((48, 64, 3), 20 * number + 30, np.uint8)
+        sink.write(Frame(grey, index=number, pts_ns=number * 33_000_000))
+    sink.close()
+    retrieved = []
+
+    class Capture:
+        def __init__(self, name: str) -> None:
+            self.real = real(name)
+            self.grab, self.release = self.real.grab, self.real.release
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            retrieved.append(1)
+            return self.real.retrieve()
+
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    frames = frames_of(path, 3)
+    assert [round((frame.mean() - 30) / 20) for frame in frames] == [0, 4, 8]
+    assert len(retrieved) == 3
+    assert len(frames_of(tmp_path, 100)) == 10
+
+
 def test_crops_are_the_same_place_of_both_pictures() -> None:
     photo = shapes(1)
     for seed in range(8):
@@ -208,6 +259,8 @@ def test_what_cannot_be_trained_is_refused_with_a_reason(photos: Path, tmp_path:
         train(tiny(tmp_path / "empty", out))
     with pytest.raises(SourceError, match="cannot read"):
         frames_of(tmp_path / "lessons.py", 3)
+    with pytest.raises(SourceError, match="no pictures and no videos"):
+        frames_of(tmp_path / "empty", 3)
 
 
 def test_the_command(photos: Path, tmp_path: Path) -> None:

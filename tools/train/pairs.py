@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import SettingsError, SourceError
+from realtime.sources.pictures import PICTURE_SUFFIXES, is_picture, read_picture, write_picture
 
 Picture = NDArray[np.uint8]
 Teacher = Callable[[Picture], Picture]
-Item = TypeVar("Item")
 
-PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SHORT_SIDES_PX: Final = (360, 540)
 NOISE_SIDE_PX: Final = 1024
 LARGEST_CROP_PX: Final = NOISE_SIDE_PX // 2
@@ -60,27 +59,15 @@ def load_teacher(reference: str) -> Teacher:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, sorted.
+    """All pictures below ``folder``, sorted; hidden ones are no pictures.
 
     Raises:
         SourceError: there are none.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    files = [path for path in _shown_files(folder) if is_picture(path)]
     if not files:
         raise SourceError(f"no pictures {PICTURE_SUFFIXES} below {folder}")
     return files
-
-
-def read_picture(path: Path) -> Picture:
-    """Read one picture.
-
-    Raises:
-        SourceError: it is missing or no picture.
-    """
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SourceError(f"cannot read {path} as a picture")
-    return picture.astype(np.uint8, copy=False)
 
 
 def frames_of(path: Path, count: int) -> list[Picture]:
@@ -90,22 +77,20 @@ def frames_of(path: Path, count: int) -> list[Picture]:
         SourceError: nothing there can be read.
     """
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file()]
-        pictures = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES]
+        files = _shown_files(path)
+        if not files:
+            raise SourceError(f"no pictures and no videos below {path}")
+        pictures = [file for file in files if is_picture(file)]
         if pictures:
-            return [read_picture(p) for p in _spread(pictures, count)]
-        clips = _spread(files, count)
+            return [read_picture(file) for file in pictures[:: _step(len(pictures), count)]]
+        clips = files[:: _step(len(files), count)]
         return [frame for clip in clips for frame in frames_of(clip, -(-count // len(clips)))]
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if is_picture(path):
         return [read_picture(path)]
-    capture = cv2.VideoCapture(str(path))
-    frames: list[Picture] = []
-    while (found := capture.read())[0]:
-        frames.append(found[1].astype(np.uint8, copy=False))
-    capture.release()
+    frames = _video_frames(path, count)
     if not frames:
         raise SourceError(f"cannot read {path} as a video or a picture")
-    return _spread(frames, count)
+    return frames
 
 
 def make_pairs(
@@ -119,6 +104,7 @@ def make_pairs(
     Raises:
         SettingsError: the teacher does not return a picture of the same size.
         SourceError: a photograph cannot be read.
+        SinkError: ``cache`` cannot be written.
     """
     files = picture_files(folder)
     cache.mkdir(parents=True, exist_ok=True)
@@ -126,7 +112,8 @@ def make_pairs(
 
     def make(job: tuple[int, Path, int]) -> Pair:
         number, file, variant = job
-        key = hashlib.sha256(f"{file.name} {file.stat().st_size} {number} {seed} {stamp}".encode())
+        parts = (file.name, file.stat().st_size, number, seed, smallest_px, stamp)
+        key = hashlib.sha256(" ".join(map(str, parts)).encode())
         entry = cache / f"{file.stem[:24]}-{variant}-{key.hexdigest()[:16]}.png"
         if entry.exists():
             both = read_picture(entry)
@@ -137,7 +124,7 @@ def make_pairs(
         if variant:
             photo = in_other_light(photo, random)
         pair = Pair(photo, _taught(teacher, photo))
-        _write_picture(entry, np.vstack([pair.photo, pair.target]))
+        write_picture(entry, np.vstack([pair.photo, pair.target]))
         return pair
 
     jobs = [(len(files) * v + n, file, v) for v in range(variants) for n, file in enumerate(files)]
@@ -207,8 +194,38 @@ def _taught(teacher: Teacher, photo: Picture) -> Picture:
     return target
 
 
-def _spread(items: list[Item], count: int) -> list[Item]:
-    return items[:: max(1, -(-len(items) // count))]
+def _shown_files(folder: Path) -> list[Path]:
+    """All files below ``folder``, sorted, but for hidden ones and those in hidden folders."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    ]
+
+
+def _video_frames(path: Path, count: int) -> list[Picture]:
+    """Decode twice, to count and to keep: all frames of a video would not fit into memory."""
+    capture = cv2.VideoCapture(str(path))
+    total = 0
+    while capture.grab():
+        total += 1
+    capture.release()
+    frames: list[Picture] = []
+    capture = cv2.VideoCapture(str(path))
+    for number in range(total):
+        if not capture.grab():
+            break
+        if number % _step(total, count) == 0:
+            done, picture = capture.retrieve()
+            if done:
+                frames.append(picture.astype(np.uint8, copy=False))
+    capture.release()
+    return frames
+
+
+def _step(total: int, count: int) -> int:
+    """Every so many leave about ``count`` of ``total``."""
+    return max(1, -(-total // count))
 
 
 def _resized(picture: Picture, short_side_px: int, smallest_px: int) -> Picture:
@@ -225,10 +242,3 @@ def _stamp(teacher: Teacher) -> str:
         return f"{teacher.__name__} {inspect.getsource(module) if module else ''}"
     except OSError:
         return teacher.__name__
-
-
-def _write_picture(path: Path, picture: Picture) -> None:
-    encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(encoded.tobytes())
-    os.replace(temporary, path)
