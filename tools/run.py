@@ -208,6 +208,9 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> in
         status = LiveStatus(pipeline, console, frames)
         try:
             pipeline.wait(status.tick)
+        except KeyboardInterrupt:
+            if not caught:
+                raise
         finally:
             status.close()
             if settings.stats is not None:
