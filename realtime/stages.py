@@ -125,6 +125,8 @@ class EngineStage(Stage):
     ) -> None:
         super().__init__("engine", control)
         self.engine = engine
+        self.opened = [engine]
+        """Every engine that was handed over; the pipeline closes those that have left."""
         self._inbox = inbox
         self._receivers = receivers
         # A Mailbox gives one slot at a time: the frame under way must be finished first.
@@ -136,9 +138,8 @@ class EngineStage(Stage):
 
     def swap_in(self, engine: Engine) -> None:
         """Take over an opened engine at the next frame boundary (the switching thread)."""
-        waiting, self._next = self._next, engine
-        if waiting is not None:
-            waiting.close()
+        self.opened.append(engine)
+        self._next = engine
 
     def body(self) -> None:
         limit = self.control.frames
@@ -159,9 +160,6 @@ class EngineStage(Stage):
     def finish(self) -> None:
         self._inbox.close()
         self._receivers.finish()
-        self.engine.close()
-        if self._next is not None:
-            self._next.close()
 
     def _submit(self, frame: Frame) -> None:
         stats = self.control.stats
@@ -196,8 +194,7 @@ class EngineStage(Stage):
             self._collect()
         engine, self._next = self._next, None
         assert engine is not None
-        old, self.engine = self.engine, engine
+        self.engine = engine
         while len(self._results) < engine.depth:
             self._results.append(Frame(engine.slots(1)[0]))
         self.control.stats.switches += 1
-        old.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -223,6 +225,29 @@ def test_removed_sinks_hold_nothing() -> None:
     waiter.join()
     with pytest.raises(SettingsError):
         pipeline.add_sink("null")
+
+
+def test_a_signal_after_a_run_finds_its_stack() -> None:
+    program = """
+import os, signal
+from realtime import Pipeline
+caught = []
+signal.signal(signal.SIGTERM, lambda number, _: caught.append(number))
+pipeline = Pipeline("test-pattern:64x64@200", "comic", ["null"])
+pipeline.start()
+pipeline.switch("comic", wait=True)
+for _ in range(20):
+    pipeline._serve_main_thread()
+pipeline.stop()
+pipeline.wait()
+assert pipeline.stats.switches == 1, pipeline.stats.switches
+for _ in range(20):
+    os.kill(os.getpid(), signal.SIGTERM)
+print(len(caught))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["20"]
 
 
 def test_closing_keeps_the_callers_own_error() -> None:
