@@ -25,8 +25,8 @@ Pixels = NDArray[np.uint8]
 class Engine(ABC):
     """Computes one filter at one size.
 
-    Thread: any one thread at a time; the live path opens and closes in the caller's thread and
-    calls the rest from the engine thread. Nothing is loaded before `open`.
+    Thread: `open` and `close` in one thread (libraries tie things to it), the rest in any one
+    thread at a time. Nothing is loaded before `open`.
 
     Ownership: the caller owns every array. ``frame_in`` must not change, and ``frame_out`` must
     not be read, between `submit` and the `collect` that returns it.

@@ -351,7 +351,7 @@ class Pipeline:
         if self._engine_stage.join(0):
             self.source.cancel()  # the engine has had its frames
         self._outlets.prune()
-        self._close_engines(but=self._engine_stage.engine)
+        self._engine_stage.close_engines()
         windows = self._windows()
         for window in windows:
             if window.inbox.finished or self._control.failed:
@@ -362,20 +362,6 @@ class Pipeline:
                 self.stop()
         if all(window.inbox.finished for window in windows):
             time.sleep(0.02)
-
-    def _close_engines(self, but: Engine | None = None) -> None:
-        """Close the engines that have left the run.
-
-        In this thread, which opened the first: OpenVINO ties a signal stack to the thread that
-        opens, and frees it where it is closed; the next signal would crash the process.
-        """
-        stage = self._engine_stage
-        if stage is not None and len(stage.opened) > (but is not None):
-            newest = stage.opened[-1] if but is not None else None  # may not have begun yet
-            for engine in tuple(stage.opened):
-                if engine is not but and engine is not newest:
-                    stage.opened.remove(engine)
-                    engine.close()
 
     def _unwind(self) -> None:
         self.source.cancel()
@@ -400,7 +386,9 @@ class Pipeline:
         if self._inbox is not None:
             self.stats.engine_overwritten = self._inbox.dropped
         closers = self._outlets.closers() if self._outlets is not None else []
-        closers += [self.source.close, self.engine.close, self._close_engines]
+        closers += [self.source.close, self.engine.close]
+        if (stage := self._engine_stage) is not None:
+            closers.append(lambda: stage.close_engines(running=True))
         closers += [self._inbox.dispose] if self._inbox is not None else []
         for close in closers:
             try:

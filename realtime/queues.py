@@ -201,12 +201,6 @@ class Ring(FrameQueue):
         self._reserved += 1
         return slot
 
-    def unreserve(self) -> None:
-        """Give the newest reserved slot back unused."""
-        if self._reserved == self.published:
-            raise RuntimeError("no slot is reserved")
-        self._reserved -= 1
-
     def publish(self) -> None:
         if self._reserved == self.published:
             raise RuntimeError("reserve a slot before publishing")

@@ -15,6 +15,7 @@ from realtime.queues import FrameQueue, Mailbox
 from realtime.sources.base import Source
 from realtime.stats import Stats
 
+SWAP_LOOK_S = 0.005
 TICK_S = 0.1
 """How often a stage that waits looks whether it is still wanted."""
 
@@ -125,8 +126,7 @@ class EngineStage(Stage):
     ) -> None:
         super().__init__("engine", control)
         self.engine = engine
-        self.opened = [engine]
-        """Every engine that was handed over; the pipeline closes those that have left."""
+        self._opened = [engine]
         self._inbox = inbox
         self._receivers = receivers
         # A Mailbox gives one slot at a time: the frame under way must be finished first.
@@ -137,9 +137,26 @@ class EngineStage(Stage):
         self._started = 0
 
     def swap_in(self, engine: Engine) -> None:
-        """Take over an opened engine at the next frame boundary (the switching thread)."""
-        self.opened.append(engine)
+        """Take over an opened engine; returns when it runs, or the run has ended.
+
+        Thread: the switching one, one switch at a time.
+        """
+        self._opened.append(engine)
         self._next = engine
+        while self.engine is not engine and not self.join(0):
+            time.sleep(SWAP_LOOK_S)
+
+    def close_engines(self, *, running: bool = False) -> None:
+        """Close the engines that have left the run; with ``running`` all of them.
+
+        In the pipeline's thread, which opened the first: OpenVINO ties a signal stack to the
+        thread that opens, and frees it where it is closed; the next signal would crash.
+        """
+        waiting = self._next
+        for engine in tuple(self._opened):
+            if running or engine not in (self.engine, waiting, self._opened[-1]):
+                self._opened.remove(engine)
+                engine.close()
 
     def body(self) -> None:
         limit = self.control.frames

@@ -134,15 +134,6 @@ class RingCalls(_AnyCalls):
             _fill(slot, self.published + len(self.reserved))
 
     @rule()
-    def unreserve(self) -> None:
-        if not self.reserved:
-            with pytest.raises(RuntimeError, match="reserved"):
-                self.queue.unreserve()
-            return
-        self.queue.unreserve()
-        self.reserved.pop()
-
-    @rule()
     def publish(self) -> None:
         if not self.reserved:
             with pytest.raises(RuntimeError, match="reserve"):
