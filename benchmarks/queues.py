@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.common import save
+from benchmarks.common import interleaved, save, summary
 from realtime.frame import Frame
 from realtime.queues import FrameQueue, make_queue
 
-HOPS = 3000
+HOPS = 500
+ROUNDS = 11
 PAUSE_S = 0.002
 
 
@@ -55,17 +56,30 @@ def hops(mode: str, *, awake: bool) -> list[float]:
     return taken
 
 
+def alone(mode: str) -> float:
+    """Return the microseconds of one publish and take without another thread: the queue's cost."""
+    queue = make_queue(mode, 2, lambda: Frame(np.zeros((1, 1, 3), np.uint8)))
+    started = time.perf_counter_ns()
+    for _ in range(HOPS):
+        queue.reserve()
+        queue.publish()
+        queue.take()
+        queue.release()
+    queue.close()
+    queue.dispose()
+    return (time.perf_counter_ns() - started) / HOPS / 1000
+
+
 def main() -> None:
-    result: dict[str, object] = {}
+    ways: dict[str, Callable[[], float]] = {}
     for mode, name in (("freshest", "mailbox"), ("every", "ring")):
+        ways[f"{name}, one thread"] = lambda mode=mode: alone(mode)
         for awake in (True, False):
-            found = sorted(hops(mode, awake=awake))
-            result[f"{name}, consumer {'awake' if awake else 'asleep'}"] = {
-                "p50_us": round(statistics.median(found), 2),
-                "p95_us": round(found[int(len(found) * 0.95)], 2),
-                "hops": len(found),
-            }
-    save("queues", {"hop": result})
+            ways[f"{name}, consumer {'awake' if awake else 'asleep'}"] = (
+                lambda mode=mode, awake=awake: statistics.median(hops(mode, awake=awake))
+            )
+    found = interleaved(ways, ROUNDS)
+    save("queues", {"p50_us of each round": {name: summary(item) for name, item in found.items()}})
 
 
 def _wait(condition: Callable[[], bool]) -> None:
