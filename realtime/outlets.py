@@ -78,13 +78,16 @@ class Outlet(Stage):
             return False
         self._show(frame)
         self.inbox.release()
-        self.stats.overwritten = self.inbox.dropped
+        self._count_dropped()
         return True
 
     def finish(self) -> None:
         self.inbox.close()
-        self.stats.overwritten = self.inbox.dropped
         self.close_sink()
+
+    def _count_dropped(self) -> None:
+        if not self.inbox.closed:  # what is left in a closed one is still coming
+            self.stats.overwritten = self.inbox.dropped
 
     def close_sink(self) -> None:
         """Close the sink once; the error of closing belongs to whoever came first."""
@@ -114,7 +117,7 @@ class Outlet(Stage):
             newest = fresh or newest
             if newest is not None:
                 self._show(newest, again=fresh is None)
-            self.stats.overwritten = self.inbox.dropped
+            self._count_dropped()
 
     def _show(self, frame: Frame, *, again: bool = False) -> None:
         now_ns = time.monotonic_ns()
@@ -227,7 +230,7 @@ class Outlets:
         for outlet in tuple(self._all):
             if outlet not in self.active and outlet.join(0):
                 self._all.remove(outlet)
-                outlet.inbox.dispose()
+                outlet.free()
 
     def closers(self) -> list[Callable[[], None]]:
         """Return what frees everything, one call an outlet (all threads have ended)."""

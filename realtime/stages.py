@@ -204,7 +204,8 @@ class EngineStage(Stage):
         stats.last_out_ns = now_ns
         self._receivers.offer(result, frame)
         self._inbox.release()
-        stats.engine_overwritten = self._inbox.dropped
+        if not self._inbox.closed:  # what is left in a closed one is still coming
+            stats.engine_overwritten = self._inbox.dropped
 
     def _swap(self) -> None:
         while self._under_way:

@@ -468,7 +468,8 @@ def test_split_view_shows_both(tmp_path: Path) -> None:
     assert np.array_equal(shown[2][below, 68:], 255 - plain[2][below, 68:])
 
 
-def test_memory_is_flat_over_20000_frames() -> None:
+@pytest.mark.parametrize("engine", ["identity", "comic"])
+def test_memory_is_flat_over_20000_frames(engine: str) -> None:
     process = psutil.Process()
     count = 0
     after_warm_up = 0
@@ -479,7 +480,8 @@ def test_memory_is_flat_over_20000_frames() -> None:
         if count == 2000:
             after_warm_up = process.memory_info().rss
 
-    Pipeline("test-pattern:64x64@1000", identity(), [watch], mode="every", frames=20_000).run()
+    model = identity() if engine == "identity" else engine
+    Pipeline("test-pattern:64x64@1000", model, [watch], mode="every", frames=20_000).run()
     assert count == 20_000
     growth = process.memory_info().rss - after_warm_up
     assert growth < 5_000_000, f"{growth / 1e6:.1f} MB"
