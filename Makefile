@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/pix2live demo
 
 test: $(VENV)/.test
-	@sh tests/system_packages.sh
+	@VENV=$(VENV) sh tests/system_packages.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,7 +36,7 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) (once)"
 	$(PIP) --editable '.[demo]'
-	@sh tests/system_packages.sh opencv
+	@VENV=$(VENV) sh tests/system_packages.sh opencv
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python

@@ -8,7 +8,10 @@ testing="xvfb xdotool x11-utils ffmpeg python3-gst-1.0 gir1.2-gst-rtsp-server-1.
 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
 
 missing=""
-has_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+# Asked by loading it: ldconfig is not in an ordinary user's PATH.
+python=${VENV:-.venv}/bin/python
+[ -x "$python" ] || python=python3
+has_library() { "$python" -c "import ctypes; ctypes.CDLL('$1')" 2>/dev/null; }
 for pair in libxcb.so.1=libxcb1 libGL.so.1=libgl1 libglib-2.0.so.0=libglib2.0-0 libSM.so.6=libsm6; do
   has_library "${pair%%=*}" || missing="$missing ${pair#*=}"
 done
