@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engines.errors import ConversionError
 from engines.model import Card, write_frame_model
+from engines.picture_format import LUMA, UNIT_RGB, PictureFormat
 
 if TYPE_CHECKING:
     import onnx
@@ -26,28 +28,70 @@ EXAMPLE_CELLS: Final = (15, 20)  # different and not 1, or the exporter takes th
 class FrameTranslator(nn.Module):
     """A generator with everything around it that a frame needs.
 
-    uint8 (1, H, W, 3) BGR in and out. The generator takes and gives float32 (1, 3, H, W) RGB,
-    0 to 1.
+    uint8 (1, H, W, 3) BGR in and out; with a generator that gives ``rgba``, also the alpha, uint8
+    (1, H, W, 1). The generator takes and gives float32; its attributes ``takes`` and ``gives``
+    (`PictureFormat`) say in which colours, range and layout. Without them: (1, 3, H, W), RGB, 0 to
+    1.
     """
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
+        self.takes: PictureFormat = getattr(generator, "takes", UNIT_RGB)
+        self.gives: PictureFormat = getattr(generator, "gives", UNIT_RGB)
+        for name, values in (
+            ("scale_in", [scale / 255 for scale in self.takes.scale]),
+            ("offset_in", self.takes.offset),
+            ("scale_out", [255 / scale for scale in self.gives.scale]),
+            ("offset_out", self.gives.offset),
+            ("luma", LUMA),
+        ):
+            numbers = torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
 
-    def forward(self, frame: Tensor) -> Tensor:
+    def forward(self, frame: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         # The cast comes first: TensorRT takes no other operator on uint8.
-        image = frame.to(torch.float32).permute(0, 3, 1, 2).flip(1) * (1 / 255)
-        translated: Tensor = self.generator(image)
-        levels = torch.round(translated * 255).clamp(0, 255)
-        return levels.flip(1).permute(0, 2, 3, 1).to(torch.uint8)
+        levels = frame.to(torch.float32).permute(0, 3, 1, 2)
+        picture = self.generator(self._layout(self._given(levels), self.takes))
+        translated = picture.permute(0, 3, 1, 2) if self.gives.layout == "nhwc" else picture
+        found = translated.to(torch.float32)
+        if any(self.gives.offset):
+            found = found - self.offset_out
+        found = torch.round(found * self.scale_out).clamp(0, 255)
+        bgr = _as_bgr(found, self.gives.colour).permute(0, 2, 3, 1).to(torch.uint8)
+        if self.gives.colour != "rgba":
+            return bgr
+        return bgr, found[:, 3:].permute(0, 2, 3, 1).to(torch.uint8)
+
+    def _given(self, bgr: Tensor) -> Tensor:
+        """The picture in the colours and the range that the generator takes."""
+        colour = self.takes.colour
+        if colour == "grey":
+            levels = (bgr.flip(1) * self.luma).sum(1, keepdim=True)
+        else:
+            levels = bgr if colour == "bgr" else bgr.flip(1)
+        if colour == "rgba":
+            levels = functional.pad(levels, (0, 0, 0, 0, 0, 1), value=255.0)
+        scaled = levels * self.scale_in
+        return scaled + self.offset_in if any(self.takes.offset) else scaled
+
+    @staticmethod
+    def _layout(picture: Tensor, wanted: PictureFormat) -> Tensor:
+        return picture.permute(0, 2, 3, 1) if wanted.layout == "nhwc" else picture
+
+
+def _as_bgr(levels: Tensor, colour: str) -> Tensor:
+    if colour == "grey":
+        return levels.expand(-1, 3, -1, -1)
+    return levels if colour == "bgr" else levels[:, :3].flip(1)
 
 
 def export_frame_model(generator: nn.Module, card: Card, path: str | Path) -> None:
     """Write ``generator`` as a frame model with symbolic H and W, in FP32.
 
     Args:
-        generator: float32 (1, 3, H, W) RGB, 0 to 1, in and out, for every H and W that are
-            multiples of ``card.stride``.
+        generator: float32 pictures in and out as its ``takes`` and ``gives`` say (without them
+            (1, 3, H, W), RGB, 0 to 1), for every H and W that are multiples of ``card.stride``.
         card: written into the file.
         path: the .onnx file; replaced in one step when it exists.
 
