@@ -34,6 +34,12 @@ class FrameTranslator(nn.Module):
     1.
     """
 
+    scale_in: Tensor
+    offset_in: Tensor
+    scale_out: Tensor
+    offset_out: Tensor
+    luma: Tensor
+
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator

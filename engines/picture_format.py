@@ -41,9 +41,7 @@ class PictureFormat:
 
     def __post_init__(self) -> None:
         if self.colour not in COLOURS:
-            raise SettingsError(
-                f"no colour order {self.colour!r}; there are: {', '.join(COLOURS)}"
-            )
+            raise SettingsError(f"no colour order {self.colour!r}; there are: {', '.join(COLOURS)}")
         if self.layout not in LAYOUTS:
             raise SettingsError(f"no layout {self.layout!r}; there are: {', '.join(LAYOUTS)}")
         for name, values in (("scale", self.scale), ("offset", self.offset)):
@@ -74,10 +72,9 @@ class PictureFormat:
         if text == "imagenet":
             if colour not in ("rgb", "bgr"):
                 raise SettingsError(f"the range imagenet is for rgb and bgr, not {colour}")
-            order = slice(None) if colour == "rgb" else slice(None, None, -1)
-            mean, std = IMAGENET_MEAN[order], IMAGENET_STD[order]
-            scale = tuple(1 / each for each in std)
-            offset = tuple(-one / other for one, other in zip(mean, std, strict=True))
+            channels = (0, 1, 2) if colour == "rgb" else (2, 1, 0)
+            scale = tuple(1 / IMAGENET_STD[channel] for channel in channels)
+            offset = tuple(-IMAGENET_MEAN[channel] / IMAGENET_STD[channel] for channel in channels)
             return cls(colour, scale, offset, layout)
         number = r"([+-]?(?:\d+\.?\d*|\.\d+))"
         found = re.fullmatch(rf"\s*{number}\s*\.\.\s*{number}\s*", text)
