@@ -10,6 +10,7 @@ and reduced precision is safe.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.errors import ModelError
+from engines.generators.matching import (
+    MOST_BLOCKS,
+    NotThisFamily,
+    Tensors,
+    need_convolution,
+)
 
 STRIDE: Final = 4
 CELL_VALUES: Final = 3 * STRIDE**2
@@ -106,3 +113,22 @@ class QuarterNet(nn.Module):
         except RuntimeError as error:
             raise ModelError(f"{path} has the weights of something else: {error}") from error
         return network.eval()
+
+
+def build(tensors: Tensors) -> QuarterNet:
+    """Return the network of these tensors, without their values.
+
+    Raises:
+        NotThisFamily: they are those of another network.
+    """
+    channels, given = need_convolution(tensors, "head.weight", 3)
+    made, _ = need_convolution(tensors, "tail.weight", 3)
+    if given != CELL_VALUES or made != CELL_VALUES:
+        raise NotThisFamily(
+            f"head.weight takes {given} values and tail.weight gives {made}, expected {CELL_VALUES}"
+        )
+    inside = re.compile(r"blocks\.([0-9]{1,4})\.")
+    blocks = max((int(m[1]) + 1 for name in tensors if (m := inside.match(name))), default=0)
+    if blocks > MOST_BLOCKS:
+        raise NotThisFamily(f"it has {blocks} blocks, at most {MOST_BLOCKS}")
+    return QuarterNet(channels, blocks)
