@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.errors import ConversionError
-from engines.model import Card, write_frame_model
+from engines.model import Card, Size, write_frame_model
 from engines.picture_format import LUMA, UNIT_RGB, PictureFormat
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OPSET: Final = 18
 EXAMPLE_CELLS: Final = (15, 20)  # different and not 1, or the exporter takes them for constants
+EXAMPLE_LARGE_CELLS: Final = (3, 5)
+LARGE_STRIDE: Final = 16
 
 
 class FrameTranslator(nn.Module):
@@ -92,40 +94,59 @@ def _as_bgr(levels: Tensor, colour: str) -> Tensor:
     return levels if colour == "bgr" else levels[:, :3].flip(1)
 
 
-def export_frame_model(generator: nn.Module, card: Card, path: str | Path) -> None:
-    """Write ``generator`` as a frame model with symbolic H and W, in FP32.
+def export_frame_model(
+    generator: nn.Module, card: Card, path: str | Path, size: Size | None = None
+) -> None:
+    """Write ``generator`` as a frame model in FP32, with symbolic H and W.
 
     Args:
         generator: float32 pictures in and out as its ``takes`` and ``gives`` say (without them
             (1, 3, H, W), RGB, 0 to 1), for every H and W that are multiples of ``card.stride``.
         card: written into the file.
         path: the .onnx file; replaced in one step when it exists.
+        size: (width, height) for a network that works at one size only.
 
     Raises:
         ConversionError: PyTorch cannot express the generator as ONNX.
         ModelError: the result breaks the frame model contract, or cannot be written.
     """
+    write_frame_model(frame_model_graph(generator, card.stride, size), card, path)
+
+
+def frame_model_graph(
+    generator: nn.Module, stride: int, size: Size | None = None
+) -> onnx.ModelProto:
+    """Return what `export_frame_model` writes, still without its card.
+
+    Raises:
+        ConversionError: PyTorch cannot express the generator as ONNX.
+    """
     was_training = generator.training
     # A copy would double the memory; the mode is put back below.
     translator = FrameTranslator(generator).eval()
     try:
-        model = _to_onnx(translator, card.stride)
+        model = _to_onnx(translator, stride, size)
     finally:
         generator.train(was_training)
     for value in (*model.graph.input, *model.graph.output):
         height, width = value.type.tensor_type.shape.dim[1:3]
-        height.dim_param, width.dim_param = "H", "W"
-    write_frame_model(model, card, path)
+        if size is None:
+            height.dim_param, width.dim_param = "H", "W"
+        else:
+            height.dim_value, width.dim_value = size[1], size[0]
+    return model
 
 
-def _to_onnx(translator: FrameTranslator, stride: int) -> onnx.ModelProto:
-    height, width = (cells * stride for cells in EXAMPLE_CELLS)
+def _to_onnx(translator: FrameTranslator, stride: int, size: Size | None) -> onnx.ModelProto:
+    cells = EXAMPLE_CELLS if stride <= LARGE_STRIDE else EXAMPLE_LARGE_CELLS
+    width, height = size or (cells[1] * stride, cells[0] * stride)
     device = next(translator.parameters(), torch.empty(0)).device
     example = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device)
     sides = {
-        axis: stride * torch.export.Dim(name, min=2, max=4096)
+        axis: stride * torch.export.Dim(name, min=1, max=8192 // stride)
         for axis, name in ((1, "rows"), (2, "columns"))
     }
+    names = ["translated", "alpha"] if translator.gives.colour == "rgba" else ["translated"]
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -134,13 +155,15 @@ def _to_onnx(translator: FrameTranslator, stride: int) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["frame"],
-                output_names=["translated"],
-                dynamic_shapes={"frame": sides},
+                output_names=names,
+                dynamic_shapes={"frame": sides if size is None else None},
                 optimize=True,
                 verbose=False,
             )
     except Exception as error:  # the exporter raises whatever the tracing met
-        raise ConversionError(f"PyTorch cannot export this generator to ONNX: {error}") from error
+        raise ConversionError(
+            f"PyTorch cannot export this generator to ONNX: {_cause(error)}"
+        ) from error
     if program is None:
         raise ConversionError("PyTorch gave no ONNX program for this generator")
     model: onnx.ModelProto = program.model_proto
@@ -149,6 +172,15 @@ def _to_onnx(translator: FrameTranslator, stride: int) -> onnx.ModelProto:
         del node.metadata_props[:]
         node.doc_string = ""
     return model
+
+
+def _cause(error: Exception) -> str:
+    """The exporter wraps the reason in advice on how to debug it: return the reason, one line."""
+    innermost: BaseException = error
+    while innermost.__cause__ is not None:
+        innermost = innermost.__cause__
+    lines = [line.strip() for line in str(innermost).splitlines() if line.strip()]
+    return lines[0] if lines else type(innermost).__name__
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ TASKS = ("paired", "unpaired", "style", "other")
 STATE_PREFIX = "state_"
 STATE_OUT_SUFFIX = "_out"
 UNNAMED = "?"
-HOW_TO_CONVERT = "pix2live takes frame models; see 'Frame models' in docs/architecture.md"
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".model", ".pkl", ".t7")
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -139,11 +139,13 @@ class FrameModel:
         try:
             proto = onnx.load_model_from_string(data)
         except Exception as error:  # protobuf raises its own unrelated types
-            raise ModelError(f"{path} is no ONNX file. {HOW_TO_CONVERT}") from error
+            raise ModelError(f"{path} is no ONNX file. {_how_to_convert(path)}") from error
         try:
             return _describe(proto, path, hashlib.sha256(data).hexdigest())
         except ModelError as error:
-            raise ModelError(f"{path} is no frame model: {error}. {HOW_TO_CONVERT}") from error
+            raise ModelError(
+                f"{path} is no frame model: {error}. {_how_to_convert(path)}"
+            ) from error
 
     def fit(self, size: Size) -> Size:
         """Return the nearest size, not larger than asked where possible, that the model takes."""
@@ -200,6 +202,12 @@ def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> N
     finally:
         with contextlib.suppress(OSError):  # after the replacement there is none
             temporary.unlink()
+
+
+def _how_to_convert(path: Path) -> str:
+    if path.suffix.lower() in WEIGHT_SUFFIXES:
+        return f"These are weights; make a frame model of them: pix2live convert {path}"
+    return f"pix2live convert {path} makes one of most networks"
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -6,7 +6,7 @@ A conversion is believed only when its pictures are those of the original networ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,23 @@ class Limits:
     """At most, of 255."""
     broken_share: float = 0.0
     """At most, 0 to 1."""
+    max_difference: float = 255.0
+    """At most, of 255, at any pixel."""
+
+
+MASTER_LIMITS: Final = Limits(psnr_db=45.0, mean_difference=0.1, max_difference=1.0)
+"""FP32 as another library computes it: at most the last digit may differ."""
+HALF_LIMITS: Final = Limits(psnr_db=45.0)
+"""FP16 where it belongs: nobody sees the difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A frame and what both ways make of it. uint8 (H, W, 3) BGR."""
+
+    frame: NDArray[np.uint8]
+    reference: NDArray[Any]
+    candidate: NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,8 @@ class Proof:
     broken_share: float
     """Share of the frames with NaN or infinity, or of one colour where the reference is not."""
     limits: Limits = Limits()
+    worst: Pictures | None = field(default=None, repr=False, compare=False)
+    """Of the frame with the largest difference."""
 
     @property
     def passed(self) -> bool:
@@ -62,6 +81,11 @@ class Proof:
         limits, found = self.limits, []
         if self.broken_share > limits.broken_share:
             found.append(f"{self.broken_share:.0%} of the pictures are one colour or not finite")
+        if self.max_difference > limits.max_difference:
+            found.append(
+                f"a pixel differs by {self.max_difference:.0f} of 255,"
+                f" expected {limits.max_difference:g} or less"
+            )
         if self.psnr_db < limits.psnr_db:
             found.append(f"PSNR {self.psnr_db:.1f} dB, expected {limits.psnr_db:g} or more")
         if self.mean_difference > limits.mean_difference:
@@ -100,9 +124,10 @@ def compare(
     """
     count = broken = 0
     squares = differences = values = highest = 0.0
+    worst, most = None, -1.0
     for frame in frames:
-        right = np.asarray(reference(frame), dtype=np.float64)
-        found = np.asarray(candidate(frame), dtype=np.float64)
+        shown, given = np.asarray(reference(frame)), np.asarray(candidate(frame))
+        right, found = shown.astype(np.float64), given.astype(np.float64)
         if right.shape != found.shape:
             raise ConversionError(
                 f"the pictures differ in shape: the reference gives {right.shape},"
@@ -117,6 +142,9 @@ def compare(
         highest = max(highest, float(difference.max()))
         values += difference.size
         count += 1
+        if difference.mean() > most:
+            # Copies: a backend may hand out the same memory again.
+            most, worst = float(difference.mean()), Pictures(frame, shown.copy(), given.copy())
     if not count:
         raise ConversionError("nothing to compare: no frames were given")
     psnr_db = 10 * np.log10(255**2 * values / squares) if squares else HIGHEST_PSNR_DB
@@ -127,7 +155,35 @@ def compare(
         mean_difference=differences / values,
         broken_share=broken / count,
         limits=limits or Limits(),
+        worst=worst,
     )
+
+
+def torch_reference(generator: nn.Module) -> Translate:
+    """Return the PyTorch network as a way to translate frames: right by definition."""
+    import torch
+
+    from engines.export import FrameTranslator
+
+    translator = FrameTranslator(generator).eval()
+
+    def translate(frame: NDArray[np.uint8]) -> NDArray[Any]:
+        with torch.inference_mode():
+            given = translator(torch.from_numpy(np.ascontiguousarray(frame))[None])
+        picture = given[0] if isinstance(given, tuple) else given
+        translated: NDArray[Any] = picture[0].cpu().numpy()
+        return translated
+
+    return translate
+
+
+def remembered(translate: Translate, frames: Sequence[NDArray[np.uint8]]) -> Translate:
+    """Return ``translate`` with its pictures of ``frames`` computed once, now.
+
+    One reference is compared with several candidates, and it is the slowest of them.
+    """
+    pictures = {id(frame): translate(frame).copy() for frame in frames}
+    return lambda frame: pictures[id(frame)]
 
 
 def prove_frame_model(
@@ -148,22 +204,13 @@ def prove_frame_model(
     Raises:
         ConversionError: a backend gives another picture than PyTorch.
     """
-    import torch
-
-    from engines.export import FrameTranslator
     from engines.registry import open_engine
 
     if not frames:
         raise ConversionError("nothing to compare: no frames were given")
-    translator = FrameTranslator(generator).eval()
-
-    def reference(frame: NDArray[np.uint8]) -> NDArray[Any]:
-        with torch.inference_mode():
-            translated: NDArray[Any] = translator(torch.from_numpy(frame)[None])[0].numpy()
-        return translated
-
     height, width = frames[0].shape[:2]
     same_size = [frame for frame in frames if frame.shape == frames[0].shape]
+    reference = remembered(torch_reference(generator), same_size)
     proofs: dict[str, Proof] = {}
     for backend, precision in PROVED:
         try:

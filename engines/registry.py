@@ -11,6 +11,8 @@ from engines.errors import EngineError
 from engines.model import FrameModel, Size
 
 BACKENDS = {
+    "tensorrt": "engines.backends.tensorrt:TensorRtEngine",
+    "tensorrt-rtx": "engines.backends.tensorrt:TensorRtRtxEngine",
     "openvino": "engines.backends.openvino:OpenVinoEngine",
     "onnxruntime": "engines.backends.onnxruntime:OnnxRuntimeEngine",
     "torch": "engines.backends.torch:TorchEngine",
@@ -19,7 +21,7 @@ BACKENDS = {
 """Name -> ``module:Class``; loaded on demand, best first."""
 
 ENTRY_POINT_GROUP = "pix2live.backends"
-AUTO_FRAME_MODEL = ("openvino", "onnxruntime")
+AUTO_FRAME_MODEL = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
 AUTO_GENERATOR = ("torch",)
 
 
@@ -67,12 +69,12 @@ def open_engine(
 
     Args:
         model: a `FrameModel`, the name of a shipped filter, a path to a frame model, or a PyTorch
-            generator (RGB 0..1, NCHW) for the ``torch`` backend.
+            generator (see `engines.generators`) for the ``torch`` backend.
         size: (width, height) of the frames; None leaves opening to the pipeline, which learns
             the size from its source.
         backend: a name, or ``auto``: the best that is really there; ``notes`` say why. A device
-            may follow: ``openvino:GPU``, ``onnxruntime:cuda``, ``torch:cuda``.
-        precision: ``auto``, ``f32`` or ``bf16``; a backend that cannot do it says so.
+            may follow: ``openvino:GPU``, ``onnxruntime:cuda``, ``torch:cuda``, ``tensorrt:1``.
+        precision: ``auto``, ``f32``, ``bf16`` or ``f16``; a backend that cannot do it says so.
         depth: how many frames may be under way.
 
     Raises:
@@ -103,14 +105,19 @@ def open_engine(
 
 def _choose(model: Any) -> tuple[str, str]:
     candidates = AUTO_FRAME_MODEL if isinstance(model, FrameModel) else AUTO_GENERATOR
-    refused: list[str] = []
+    refused: dict[str, str] = {}
+    """Reason -> the first backend that has it: what two lack is said once."""
     for name in candidates:
         reason = why_not(name)
         if reason is None:
-            because = f" ({'; '.join(refused)})" if refused else ""
+            because = f" ({_told(refused)})" if refused else ""
             return name, f"{name} chosen by auto: the first that can run here{because}"
-        refused.append(f"not {name}: {reason}")
-    raise EngineError(f"no backend can run {type(model).__name__} here: {'; '.join(refused)}")
+        refused.setdefault(reason, name)
+    raise EngineError(f"no backend can run {type(model).__name__} here: {_told(refused)}")
+
+
+def _told(refused: dict[str, str]) -> str:
+    return "; ".join(f"not {name}: {reason}" for reason, name in refused.items())
 
 
 def _plugged_in() -> dict[str, str]:

@@ -122,7 +122,7 @@ class SizeType(click.ParamType[Size]):
     help="Write ages, drops, versions and device.",
 )
 def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any) -> None:
-    r"""Translate SOURCE, live: 0, /dev/video0, a file, a folder, a URL, screen, test-pattern.
+    """Translate SOURCE, live: 0, /dev/video0, a file, a folder, a URL, screen, test-pattern.
 
     Without SOURCE the first camera; without a sink a window, or a file where there is no screen.
 
@@ -131,7 +131,7 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
     pix2live run 0 --sink virtual-camera           camera to OBS, Zoom, ...
     pix2live run film.mp4 --sink comic.mp4         a file, as fast as possible
     pix2live run rtsp://host/stream --max-age 200  a stream, nothing older than 200 ms
-    """
+    """  # noqa: D301  (click reads \b as a control character)
     console = Console(stderr=True)
     settings = Settings(
         source=source if source is not None else first_camera(),

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Engine, Pixels, aligned_picture
+from engines.cache import ArtefactKey, read_artefact
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.proof import Translate, compare
+from engines.tensorrt_plan import engine_file
 
 if TYPE_CHECKING:
     import openvino
@@ -54,6 +56,27 @@ class OpenVinoEngine(Engine):
         return None
 
     def _open(self, size: Size) -> None:
+        core, network = self._read(size)
+        model = self._frame_model()
+        if model.states and self.depth > 1:
+            self.notes.append("one frame at a time: each needs the state that the last one left")
+            self.depth = 1
+        self.precision = self._choose_precision(core, network, model, size)
+        compiled = self._from_file(core, size)
+        if compiled is None:
+            compiled = _compile(core, network, self._device, self.precision, self.depth)
+        self.device = f"{self._device}: {core.get_property(self._device, 'FULL_DEVICE_NAME')}"
+        self._requests = [compiled.create_infer_request() for _ in range(self.depth)]
+        self._new_states(size)
+        # OpenVINO does not keep the arrays alive: they must outlive the request that writes them.
+        picture, result = aligned_picture(*size[::-1]), aligned_picture(*size[::-1])
+        for _ in self._requests:  # the first run allocates and compiles the last kernels
+            self._submit(picture, result)
+            self._collect(result)
+        self._new_states(size)
+
+    def _read(self, size: Size) -> tuple[Any, Any]:
+        """Return OpenVINO and the filter for frames of ``size``."""
         openvino = import_openvino()
         model = self._frame_model()
         core = openvino.Core()
@@ -70,20 +93,48 @@ class OpenVinoEngine(Engine):
             network.reshape({"frame": (1, height, width, 3), **shapes})
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot read {model.path}: {_last_line(error)}") from error
-        if model.states and self.depth > 1:
-            self.notes.append("one frame at a time: each needs the state that the last one left")
-            self.depth = 1
-        self.precision = self._choose_precision(core, network, model, size)
-        compiled = _compile(core, network, self._device, self.precision, self.depth)
-        self.device = f"{self._device}: {core.get_property(self._device, 'FULL_DEVICE_NAME')}"
-        self._requests = [compiled.create_infer_request() for _ in range(self.depth)]
-        self._new_states(size)
-        # OpenVINO does not keep the arrays alive: they must outlive the request that writes them.
-        picture, result = aligned_picture(height, width), aligned_picture(height, width)
-        for _ in self._requests:  # the first run allocates and compiles the last kernels
-            self._submit(picture, result)
-            self._collect(result)
-        self._new_states(size)
+        return core, network
+
+    def compiled(self, size: Size) -> tuple[ArtefactKey, bytes]:
+        """Compile for frames of ``size``, one at a time; return what `open` can take instead.
+
+        The engine stays closed. `open` takes it from the file beside the model that
+        `engines.cache.engine_file` names, when the key is that of this machine.
+
+        Raises:
+            EngineError: as `open`.
+        """
+        core, network = self._read(size)
+        self.precision = self._choose_precision(core, network, self._frame_model(), size)
+        blob = _compile(core, network, self._device, self.precision, 1).export_model()
+        return self._key(core, size), blob.getvalue()
+
+    def _key(self, core: Any, size: Size) -> ArtefactKey:
+        return ArtefactKey(
+            model_sha256=self._frame_model().sha256,
+            smallest=size,
+            best=size,
+            largest=size,
+            precision=self.precision,
+            backend=self.name,
+            backend_version=import_openvino().get_version(),
+            device=core.get_property(self._device, "FULL_DEVICE_NAME"),
+        )
+
+    def _from_file(self, core: Any, size: Size) -> Any:
+        """Return the compiled filter that lies beside the model, or None with a note why not."""
+        path = engine_file(self._frame_model().path, self.name, size)
+        if self.depth > 1 or not path.exists():
+            return None
+        try:
+            payload = read_artefact(path, self._key(core, size)).payload
+            # Without the precision here it would run in the default one of the processor.
+            found = core.import_model(payload, self._device, _config(self._device, self.precision))
+        except (EngineError, RuntimeError) as error:
+            self.notes.append(f"compiled again, not {path.name}: {_last_line(error)}")
+            return None
+        self.notes.append(f"engine from {path.name}")
+        return found
 
     def _choose_precision(
         self, core: openvino.Core, network: openvino.Model, model: FrameModel, size: Size
@@ -179,6 +230,13 @@ class OpenVinoEngine(Engine):
 
 
 def _compile(core: Any, network: Any, device: str, precision: str, depth: int) -> Any:
+    try:
+        return core.compile_model(network, device, _config(device, precision, depth))
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot compile the filter: {_last_line(error)}") from error
+
+
+def _config(device: str, precision: str, depth: int = 1) -> dict[str, Any]:
     config: dict[str, Any] = {
         # With four frames under way, throughput keeps the cores busy while frames come and go;
         # with two it is no faster than latency (0.99 on two cores, 181 rounds in turn).
@@ -190,10 +248,7 @@ def _compile(core: Any, network: Any, device: str, precision: str, depth: int) -
         # A pinned thread waits for its core while the other is free: unpinned ones are 1.0 to 1.9
         # times as fast on two cores that capture, display and encoding want too.
         config["ENABLE_CPU_PINNING"] = False
-    try:
-        return core.compile_model(network, device, config)
-    except RuntimeError as error:
-        raise EngineError(f"OpenVINO cannot compile the filter: {_last_line(error)}") from error
+    return config
 
 
 def _tensor(array: NDArray[Any]) -> openvino.Tensor:

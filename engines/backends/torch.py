@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,18 +15,24 @@ from engines.model import FrameModel, Size
 if TYPE_CHECKING:
     import torch
 
+WARM_UP_RUNS: Final = 3
+"""Before a CUDA graph is captured: cuDNN chooses its algorithms, the allocator its blocks."""
+
 
 class TorchEngine(Engine):
-    """Runs a generator (``torch.nn.Module``: float (1, 3, H, W), RGB, 0..1, in and out).
+    """Runs a generator (``torch.nn.Module``, see `engines.generators`), one frame at a time.
 
-    A frame model is taken only when its architecture is one that pix2live can rebuild.
+    A frame model is taken only when its architecture is one that pix2live can rebuild. On CUDA
+    the frame goes through page-locked buffers and a CUDA graph, on a stream of its own.
     """
 
     name = "torch"
 
     def __init__(self, model: Any, *, precision: str = "auto", device: str = "") -> None:
         super().__init__(model, precision=precision, device=device)
-        self._generator: torch.nn.Module | None = None
+        self._translator: torch.nn.Module | None = None
+        self._cuda: _CudaGraph | None = None
+        self._alpha: Pixels | None = None
 
     @classmethod
     def why_not(cls) -> str | None:
@@ -44,52 +51,165 @@ class TorchEngine(Engine):
     def _open(self, size: Size) -> None:
         import torch
 
-        if self.asked_precision not in ("auto", "f32"):
-            raise EngineError(f"torch runs f32 only, not {self.asked_precision}")
-        generator = self._rebuild() if isinstance(self.model, FrameModel) else self.model
+        from engines.export import FrameTranslator
+
+        device = self.asked_device or ("cuda" if torch.cuda.is_available() else "cpu")
+        on_cuda = device.partition(":")[0] == "cuda"
+        self.precision = self._chosen_precision(on_cuda)
+        generator = self._rebuilt() if isinstance(self.model, FrameModel) else self.model
         if not isinstance(generator, torch.nn.Module):
             raise EngineError(f"torch runs torch.nn.Module, found {type(generator).__name__}")
-        device = self.asked_device or ("cuda" if torch.cuda.is_available() else "cpu")
         if not self.asked_device:
-            self.notes.append(f"device {device}: CUDA is {'' if device == 'cuda' else 'not '}here")
+            self.notes.append(f"device {device}: CUDA is {'' if on_cuda else 'not '}here")
+        if self.precision == "f16":
+            generator = in_half(generator)
         try:
             torch.empty(1, device=device)
-            self._generator = generator.eval().to(device)
+            translator = FrameTranslator(generator).eval().to(device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise EngineError(f"torch has no device {device!r} here: {reason}") from error
-        self.device, self.precision, self.depth = device, "f32", 1
+        self.device, self.depth, self._translator = device, 1, translator
         width, height = size
-        self._submit(np.zeros((height, width, 3), np.uint8), np.zeros((height, width, 3), np.uint8))
+        picture = np.zeros((height, width, 3), np.uint8)
+        self._run(picture, picture.copy())  # whatever is wrong with a generator shows here
+        if on_cuda:
+            try:
+                self._cuda = _CudaGraph(translator, device, size)
+            except RuntimeError as error:
+                self.notes.append(f"no CUDA graph, which costs time: {_one_line(error)}")
+            else:
+                self.notes.append("CUDA graph: captured from PyTorch")
 
-    def _rebuild(self) -> torch.nn.Module:
+    def _chosen_precision(self, on_cuda: bool) -> str:
+        asked = self.asked_precision
+        if not on_cuda:
+            if asked not in ("auto", "f32"):
+                raise EngineError(f"torch runs f32 only, not {asked}, without CUDA")
+            return "f32"
+        if asked not in ("auto", "f32", "f16"):
+            raise EngineError(f"torch runs f32 and f16 on CUDA, not {asked}")
+        if asked == "auto":
+            self.notes.append("f16: convolutions only, all else is f32 (precision f32: all)")
+        return "f32" if asked == "f32" else "f16"
+
+    def _rebuilt(self) -> torch.nn.Module:
+        from engines.generators.rebuilding import prove_same, rebuild
+
         model = self._frame_model()
-        if not model.card.architecture.startswith("QuarterNet"):
-            raise EngineError(
-                f"torch runs generators, and cannot rebuild {model.card.architecture!r} from a"
-                " frame model; take --backend openvino or onnxruntime"
-            )
-        from engines.generators.quarter import QuarterNet
-
-        return QuarterNet.from_frame_model(model.path)
+        generator = rebuild(model)
+        proof = prove_same(generator, model)
+        self.notes.append(f"rebuilt from {model.path.name}: {proof.psnr_db:.1f} dB from the file")
+        return generator
 
     def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
+        if self._cuda is None:
+            self._run(frame_in, frame_out)
+            return
+        try:
+            self._cuda.start(frame_in)
+        except RuntimeError as error:
+            raise EngineError(f"the generator failed on a frame: {_one_line(error)}") from error
+
+    def _run(self, frame_in: Pixels, frame_out: Pixels) -> None:
+        """Translate at once, without a graph."""
         import torch
 
-        assert self._generator is not None
+        assert self._translator is not None
         shareable = frame_in if frame_in.flags.writeable else frame_in.copy()
         try:
             with torch.inference_mode():
-                rgb = torch.from_numpy(shareable).to(self.device)[..., [2, 1, 0]]
-                picture = rgb.permute(2, 0, 1)[None].float() / 255
-                translated = self._generator(picture)[0].clamp(0, 1) * 255
-                bgr = translated.round().to(torch.uint8).permute(1, 2, 0)[..., [2, 1, 0]]
-                np.copyto(frame_out, bgr.cpu().numpy())
-        except (RuntimeError, ValueError) as error:
-            raise EngineError(f"the generator failed on a frame: {error}") from error
+                found = self._translator(torch.from_numpy(shareable)[None].to(self.device))
+                bgr, alpha = found if isinstance(found, tuple) else (found, None)
+                if bgr.shape[1:] != frame_out.shape:  # numpy would repeat a smaller one
+                    raise ValueError(f"it gives {tuple(bgr.shape[1:])}, not {frame_out.shape}")
+                np.copyto(frame_out, bgr[0].cpu().numpy(), casting="no")
+                self._alpha = None if alpha is None else alpha[0].cpu().numpy()
+        except Exception as error:  # a generator is anybody's code
+            raise EngineError(f"the generator failed on a frame: {_one_line(error)}") from error
 
     def _collect(self, frame_out: Pixels) -> None:
-        """Submit has finished already."""
+        if self._cuda is not None:
+            try:
+                self._alpha = self._cuda.finish(frame_out)
+            except RuntimeError as error:
+                raise EngineError(f"the generator failed on a frame: {_one_line(error)}") from error
+        self.alpha = self._alpha  # without CUDA, submit has finished already
 
     def _close(self) -> None:
-        self._generator = None
+        self._cuda = self._translator = self._alpha = None
+
+
+class _CudaGraph:
+    """The translator as a CUDA graph between fixed buffers; nothing waits for the device."""
+
+    def __init__(self, translator: torch.nn.Module, device: str, size: Size) -> None:
+        import torch
+
+        width, height = size
+        self._stream = torch.cuda.Stream(device)
+        self._done = torch.cuda.Event(blocking=True)  # a waiting thread sleeps
+        self._locked_in = torch.zeros(1, height, width, 3, dtype=torch.uint8, pin_memory=True)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.device(device):
+            self._frame = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device)
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                for _ in range(WARM_UP_RUNS):
+                    translator(self._frame)
+            with torch.cuda.graph(
+                self._graph, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                found = translator(self._frame)
+            self._results = found if isinstance(found, tuple) else (found,)
+            self._locked_out = tuple(
+                torch.empty(tuple(result.shape), dtype=result.dtype, pin_memory=True)
+                for result in self._results
+            )
+
+    def start(self, frame_in: Pixels) -> None:
+        import torch
+
+        # The earlier frame was collected, so nothing reads this buffer any more.
+        np.copyto(self._locked_in.numpy()[0], frame_in)
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._frame.copy_(self._locked_in, non_blocking=True)
+            self._graph.replay()
+            for locked, result in zip(self._locked_out, self._results, strict=True):
+                locked.copy_(result, non_blocking=True)
+            self._done.record(self._stream)
+
+    def finish(self, frame_out: Pixels) -> Pixels | None:
+        self._done.synchronize()
+        np.copyto(frame_out, self._locked_out[0].numpy()[0])
+        return self._locked_out[1].numpy()[0] if len(self._locked_out) > 1 else None
+
+
+def in_half(generator: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy whose convolutions compute in float16, with all between them in float32.
+
+    Normalisation in float16 overflows into black pictures, and a network may have one of its own:
+    so only the layers are touched that are safe by what they are.
+    """
+    import torch
+    from torch import nn
+
+    def before(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor.half() for tensor in given)
+
+    def after(_: nn.Module, __: Any, made: torch.Tensor) -> torch.Tensor:
+        return made.float()
+
+    changed = copy.deepcopy(generator)
+    for layer in changed.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            anything: Any = layer  # PyTorch's stubs do not know this argument
+            anything.to(dtype=torch.float16, memory_format=torch.channels_last)
+            layer.register_forward_pre_hook(before)
+            layer.register_forward_hook(after)
+    return changed
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

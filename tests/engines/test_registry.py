@@ -40,7 +40,7 @@ def test_every_backend_can_be_named() -> None:
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are(model: FrameModel) -> None:
-    with pytest.raises(EngineError, match=r"^no backend 'magic'; there are: openvino, onnx"):
+    with pytest.raises(EngineError, match=r"^no backend 'magic'; there are: tensorrt, "):
         open_engine(model, backend="magic")
     assert "no backend 'magic'" in (why_not("magic") or "")
 
@@ -62,9 +62,11 @@ def test_a_missing_backend_is_an_error_and_never_another_one(
 def test_auto_takes_the_first_and_says_why(
     model: FrameModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("engines.cuda.DRIVER_LIBRARY", "libnosuchdriver.so.1")
     engine = open_engine(model)
     assert engine.name == "openvino"
-    assert engine.notes == ["openvino chosen by auto: the first that can run here"]
+    no_gpu = "(not tensorrt: no NVIDIA driver here)"
+    assert engine.notes == [f"openvino chosen by auto: the first that can run here {no_gpu}"]
     assert engine.size is None
     pytest.importorskip("onnxruntime")
     _without(monkeypatch, "openvino")

@@ -1,0 +1,212 @@
+"""The proofs of a conversion: each way to compute the network, compared on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from engines import ConversionError, EngineError, Pixels, open_engine
+from engines.model import Card, write_frame_model
+from engines.proof import (
+    HALF_LIMITS,
+    MASTER_LIMITS,
+    Limits,
+    Proof,
+    Translate,
+    compare,
+    remembered,
+)
+from engines.registry import why_not
+from tools.conversion.original import Original
+
+if TYPE_CHECKING:
+    import onnx
+
+PROVEN: Final = "proven"
+REFUSED: Final = "refused"
+NOTED: Final = "noted"
+"""Measured and worse than wanted, where nothing depends on it."""
+NOT_PROVEN: Final = "not proven"
+
+FAST_LIMITS: Final = Limits(psnr_db=30.0, mean_difference=255.0)
+"""What a CPU's reduced precision needs, so that `auto` takes it."""
+
+Tick = Callable[[str, int, int], None]
+"""Called with what is done, the frame's number and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One comparison, or why there was none."""
+
+    what: str
+    against: str
+    verdict: str
+    why: str = ""
+    proof: Proof | None = None
+    key: str = ""
+    """Under which the card keeps it (``openvino/bf16``); empty: not on the card."""
+
+
+class RefusedError(ConversionError):
+    """A proof failed; ``step`` has the pictures."""
+
+    def __init__(self, message: str, step: Step) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass(slots=True)
+class Prover:
+    """Compares candidates with the original, on the same frames, and keeps the steps."""
+
+    original: Original
+    frames: tuple[Pixels, ...]
+    tick: Tick
+    steps: list[Step] = field(default_factory=list)
+    _master: Translate | None = None
+    _right: Translate | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.frames[0].shape[:2]
+        return width, height
+
+    def prove_master(self, path: Path) -> None:
+        """Compare the FP32 frame model at ``path`` with the original.
+
+        Raises:
+            RefusedError: it is not the same picture.
+            ConversionError: nothing here can run it.
+        """
+        backend = "onnxruntime" if why_not("onnxruntime") is None else "openvino"
+        with open_engine(path, self.size, backend=backend, precision="f32") as engine:
+            pictures = remembered(self._ticking("FP32 model", engine.infer), self.frames)
+        self._master = pictures
+        if self.original.translate is None:
+            return
+        label = f"FP32 ONNX ({backend})"
+        self._judge(label, pictures, MASTER_LIMITS, key=f"{backend}/f32")
+
+    def prove_backends(self, path: Path) -> None:
+        """Compare what OpenVINO makes of the frame model, in FP32 and in its fast precision."""
+        if self.steps and self.steps[0].key != "openvino/f32":
+            self._try_engine(path, "openvino", "f32", HALF_LIMITS, required=True)
+        for precision in ("bf16", "f16"):
+            self._try_engine(path, "openvino", precision, FAST_LIMITS, required=False)
+
+    def prove_half(self, half: onnx.ModelProto, folder: Path) -> None:
+        """Compare the FP16 typed graph with FP32, every FP16 tensor rounded as a GPU does.
+
+        Raises:
+            RefusedError: it overflows, or is another picture.
+        """
+        label, against = "FP16 graph, rounded as on a GPU (onnxruntime)", "FP32 ONNX"
+        reason = why_not("onnxruntime")
+        if reason is not None:
+            self.steps.append(Step(label, against, NOT_PROVEN, reason))
+            return
+        from engines.half import find_overflow, rounded_twin
+
+        twin = folder / "rounded.onnx"
+        write_frame_model(rounded_twin(half), Card(name="rounded"), twin)
+        assert self._master is not None
+        with open_engine(twin, self.size, backend="onnxruntime", precision="f32") as engine:
+            step = Step(label, against, NOT_PROVEN, key="f16")
+            step = self._measure(step, (self._master, engine.infer), HALF_LIMITS)
+        twin.unlink()
+        if step.verdict != REFUSED:
+            self.steps.append(step)
+            return
+        assert step.proof is not None
+        assert step.proof.worst is not None
+        overflow = find_overflow(half, step.proof.worst.frame)
+        why = f"{overflow}; {step.why}" if overflow else step.why
+        why += " (--precision f32 converts without FP16)"
+        self._append(replace(step, why=why))
+
+    def prove_engine(self, path: Path, backend: str, precision: str, what: str) -> None:
+        """Compare a compiled engine with the original, where its device is there."""
+        reason = why_not(backend)
+        if reason is not None:
+            self.steps.append(Step(what, self._against(), NOT_PROVEN, reason))
+            return
+        try:
+            engine = open_engine(path, self.size, backend=backend, precision=precision)
+        except EngineError as error:
+            self.steps.append(Step(what, self._against(), NOT_PROVEN, str(error)))
+            return
+        with engine:
+            limits = FAST_LIMITS if precision == "bf16" else HALF_LIMITS
+            self._judge(what, engine.infer, limits)
+
+    def card_proofs(self) -> dict[str, dict[str, float]]:
+        """Return what the card keeps: every step that was measured and has a key."""
+        measured = [step for step in self.steps if step.key and step.proof is not None]
+        return {step.key: step.proof.for_card() for step in measured if step.proof}
+
+    def _try_engine(
+        self, path: Path, backend: str, precision: str, limits: Limits, *, required: bool
+    ) -> None:
+        try:
+            engine = open_engine(path, self.size, backend=backend, precision=precision)
+        except EngineError:  # this machine does not have the precision: nothing to prove
+            return
+        label = f"{backend} in {precision}"
+        with engine:
+            key = f"{backend}/{precision}"
+            self._judge(label, engine.infer, limits, key=key, required=required)
+
+    def _against(self) -> str:
+        return self.original.described
+
+    def _judge(
+        self,
+        what: str,
+        candidate: Translate,
+        limits: Limits,
+        *,
+        key: str = "",
+        required: bool = True,
+    ) -> None:
+        step = Step(what, self._against(), NOT_PROVEN, key=key)
+        step = self._measure(step, (self._reference(), candidate), limits)
+        if step.verdict == REFUSED and not required:
+            step = replace(step, verdict=NOTED)
+        self._append(step)
+
+    def _append(self, step: Step) -> None:
+        self.steps.append(step)
+        if step.verdict == REFUSED:
+            raise RefusedError(f"{step.what} is not the same picture: {step.why}", step)
+
+    def _measure(self, step: Step, ways: tuple[Translate, Translate], limits: Limits) -> Step:
+        """Return ``step`` with its verdict; the first way is right."""
+        reference, candidate = ways
+        proof = compare(reference, self._ticking(step.what, candidate), self.frames, limits)
+        verdict = PROVEN if proof.passed else REFUSED
+        return replace(step, verdict=verdict, why="; ".join(proof.problems), proof=proof)
+
+    def _reference(self) -> Translate:
+        if self.original.translate is None:
+            assert self._master is not None
+            return self._master
+        if self._right is None:
+            ticking = self._ticking("the original", self.original.translate)
+            self._right = remembered(ticking, self.frames)
+        return self._right
+
+    def _ticking(self, what: str, translate: Translate) -> Translate:
+        """Return ``translate``, which says after each frame how far it is."""
+        done = 0
+
+        def translated(frame: Pixels) -> Any:
+            nonlocal done
+            self.tick(what, done, len(self.frames))
+            picture = translate(frame)
+            done += 1
+            return picture
+
+        return translated
