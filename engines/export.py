@@ -62,6 +62,11 @@ class FrameTranslator(nn.Module):
         levels = frame.to(torch.float32).permute(0, 3, 1, 2)
         picture = self.generator(self._layout(self._given(levels), self.takes))
         translated = picture.permute(0, 3, 1, 2) if self.gives.layout == "nhwc" else picture
+        if translated.ndim != 4 or translated.shape[1] != self.gives.channels:
+            raise ConversionError(
+                f"the network gives {tuple(picture.shape)}: expected {self.gives.channels} channels"
+                f" ({self.gives.colour}, {self.gives.layout})"
+            )
         found = translated.to(torch.float32)
         if any(self.gives.offset):
             found = found - self.offset_out

@@ -207,7 +207,7 @@ def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> N
 def _how_to_convert(path: Path) -> str:
     if path.suffix.lower() in WEIGHT_SUFFIXES:
         return f"These are weights; make a frame model of them: pix2live convert {path}"
-    return f"pix2live convert {path} makes one of most networks"
+    return f"pix2live convert makes one of most networks (pix2live convert {path})"
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -16,7 +16,7 @@ FLOORS = ("engines", "realtime", "tools")
 NEVER_IMPORTED = ("tests", "benchmarks", "examples")
 EXTRAS = (
     *("torch", "onnxscript", "onnxruntime", "mss", "skvideo"),
-    *("aiortc", "pycuda", "tensorrt", "tensorrt_rtx"),
+    *("aiortc", "pycuda", "cuda", "safetensors", "tensorrt", "tensorrt_rtx"),
 )
 NEEDS_TORCH = ("engines.generators.", "engines.export", "tools.train.")
 """PyTorch is what these are about; nothing else may import them before they are used."""

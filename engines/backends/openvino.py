@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.artefact import ArtefactKey, engine_file, read_artefact
 from engines.base import Engine, Pixels, aligned_picture
-from engines.cache import ArtefactKey, read_artefact
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.proof import Translate, compare
-from engines.tensorrt_plan import engine_file
 
 if TYPE_CHECKING:
     import openvino
@@ -99,7 +98,7 @@ class OpenVinoEngine(Engine):
         """Compile for frames of ``size``, one at a time; return what `open` can take instead.
 
         The engine stays closed. `open` takes it from the file beside the model that
-        `engines.cache.engine_file` names, when the key is that of this machine.
+        `engines.artefact.engine_file` names, when the key is that of this machine.
 
         Raises:
             EngineError: as `open`.

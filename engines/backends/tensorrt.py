@@ -1,8 +1,8 @@
 """tensorrt and tensorrt-rtx: NVIDIA GPUs, from desktops to Jetsons; the extras of the same names.
 
-Upload, computation and download overlap across ``depth`` frames (`engines.frame_ring`); the thread
-waits for one event a frame, never for the device. `slots` are page-locked, so that the device
-reads and writes them by itself; frames in other memory cost one copy by the processor.
+Upload, computation and download overlap across ``depth`` frames (`engines.nvidia.frame_ring`); the
+thread waits for one event a frame, never for the device. `slots` are page-locked, so that the
+device reads and writes them by itself; frames in other memory cost one copy by the processor.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines import cuda, tensorrt_api, tensorrt_plan
 from engines.base import Engine, Pixels
 from engines.errors import EngineError
-from engines.frame_ring import FRAME, FrameRing
 from engines.model import Size
-from engines.tensorrt_network import OWN_GRAPH_RUNS, Network
+from engines.nvidia import cuda, tensorrt_api, tensorrt_plan
+from engines.nvidia.frame_ring import FRAME, FrameRing
+from engines.nvidia.tensorrt_network import OWN_GRAPH_RUNS, Network
 
 if TYPE_CHECKING:
     from engines.cache import EngineCache
-    from engines.tensorrt_builder import Progress
+    from engines.nvidia.tensorrt_builder import Progress
 
 
 class TensorRtEngine(Engine):
@@ -98,11 +98,10 @@ class TensorRtEngine(Engine):
             raise EngineError(f"{self.name} runs f16 and f32, not {self.asked_precision}")
         if self.asked_precision != "auto":
             return self.asked_precision
-        proof = self._frame_model().card.proofs.get(f"{self.name}/f16", {})
-        psnr_db = proof.get("psnr_db")
+        psnr_db = self._frame_model().card.proofs.get("f16", {}).get("psnr_db")
         proved = "not proved for this model (pix2live convert does)"
         if psnr_db is not None:
-            proved = f"{psnr_db:.1f} dB from the original network (card)"
+            proved = f"{psnr_db:.1f} dB from f32, rounded on a processor (card)"
         self.notes.append(f"f16: {proved}")
         return "f16"
 

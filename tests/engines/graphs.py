@@ -11,8 +11,8 @@ from models import FRAME, RESULT, constant, graph, node, value
 from onnx import TensorProto as T
 from onnx import helper
 
-from engines.graph_types import tensor_types
-from engines.half import HalfModel, to_half
+from engines.graphs.graph_types import tensor_types
+from engines.graphs.half import HalfModel, to_half
 
 ROOT = Path(__file__).parents[2]
 COMIC = ROOT / "engines" / "filters" / "comic.onnx"

@@ -1,4 +1,4 @@
-"""A CUDA device for tests: the interface of `engines.cuda.Cuda` with streams that run at random.
+"""A CUDA device for tests: `engines.nvidia.cuda.Cuda` with streams that run at random.
 
 What is queued runs later, in any order that CUDA allows: first in, first out within a stream,
 waits for events respected, and nothing else. A seed decides. Memory that was freed or never
@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cuda_words import in_words
 from engines.errors import EngineError
+from engines.nvidia.cuda_words import in_words
 
 Step = Callable[[], None]
 
@@ -152,7 +152,7 @@ class SimulatedCuda:
         self._threads: Counter[int] = Counter()
         self._addresses = 0
 
-    # --- the interface of engines.cuda.Cuda ----------------------------------------------------
+    # --- the interface of engines.nvidia.cuda.Cuda ---
 
     def current(self) -> Current:
         return Current(self)

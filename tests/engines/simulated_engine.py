@@ -14,8 +14,8 @@ from simulated_tensorrt import Messages, SimulatedTensorRt
 
 from engines import Engine, FrameModel
 from engines.backends.tensorrt import TensorRtEngine
-from engines.frame_ring import FrameRing
-from engines.tensorrt_plan import Found
+from engines.nvidia.frame_ring import FrameRing
+from engines.nvidia.tensorrt_plan import Found
 
 SIZE = (12, 8)
 SEEDS = range(20)

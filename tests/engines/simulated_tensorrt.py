@@ -1,4 +1,4 @@
-"""A TensorRT for the simulated device: the calls of `engines.tensorrt_network`, and no others.
+"""A TensorRT for the simulated device: the calls of `nvidia.tensorrt_network`, and no others.
 
 A "plan" is the ONNX file itself; the reference evaluator of onnx computes it when the simulated
 stream comes to it.
@@ -15,7 +15,7 @@ from simulated_cuda import DeviceFailure, SimulatedCuda
 
 
 class Messages:
-    """As engines.tensorrt_api.Messages."""
+    """As engines.nvidia.tensorrt_api.Messages."""
 
     logger = object()
     said = "simulated: no reason"

@@ -12,10 +12,10 @@ from models import constant, node, picture, value
 from onnx import TensorProto as T
 from onnx import helper
 
-from engines.adapt import adapt_onnx, guess_layout, is_frame_model, load_onnx
 from engines.errors import ConversionError
-from engines.graph_types import tensor_types
-from engines.half import rounded_twin, to_half
+from engines.graphs.adapt import adapt_onnx, guess_layout, is_frame_model, load_onnx
+from engines.graphs.graph_types import tensor_types
+from engines.graphs.half import rounded_twin, to_half
 from engines.model import Card, FrameModel, write_frame_model
 from engines.picture_format import BYTE_RGB, LUMA, SIGNED_RGB, UNIT_RGB, PictureFormat
 from engines.proof import compare

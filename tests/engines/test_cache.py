@@ -20,14 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.cache import (
-    FORMAT,
-    Artefact,
-    ArtefactKey,
-    EngineCache,
-    read_artefact,
-    write_artefact,
-)
+from engines.artefact import FORMAT, Artefact, ArtefactKey, read_artefact, write_artefact
+from engines.cache import EngineCache
 from engines.errors import EngineError
 
 pytest.importorskip("filelock", reason="the cache locks with filelock")
@@ -198,7 +192,7 @@ def test_a_key_of_another_shape_is_refused(raw: Any, tmp_path: Path, monkeypatch
     """With a right checksum: written by another program, or by a later pix2live."""
     path = tmp_path / "filter.engine"
     with monkeypatch.context() as patch:
-        patch.setattr("engines.cache.asdict", lambda key: raw)
+        patch.setattr("engines.artefact.asdict", lambda key: raw)
         write_artefact(path, KEY, PAYLOAD, FACTS)
     with pytest.raises(EngineError, match="has a header that says too little"):
         read_artefact(path)

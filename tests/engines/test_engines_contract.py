@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from engines import Engine, EngineError, load_filter, open_engine
-from engines.registry import BACKENDS
+from engines.registry import BACKENDS, why_not
 
 SIZE = (64, 48)
 STRIDE = 4
@@ -41,7 +41,9 @@ def _generator(stride: int = STRIDE) -> Any:
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name not in ("identity", "openvino"):
-        pytest.importorskip(name, reason=f"the extra {name} is not installed")
+        reason = why_not(name)
+        if reason is not None:
+            pytest.skip(reason)
     return name
 
 

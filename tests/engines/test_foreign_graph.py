@@ -10,9 +10,9 @@ from graphs import COMIC, foreign_network
 from models import blurring, constant, inverting, node, value
 from onnx import TensorProto as T
 
-from engines.adapt import guess_layout, is_frame_model, load_onnx
 from engines.errors import ConversionError
-from engines.foreign_graph import inputs_of
+from engines.graphs.adapt import guess_layout, is_frame_model, load_onnx
+from engines.graphs.foreign import inputs_of
 
 
 @pytest.mark.parametrize(

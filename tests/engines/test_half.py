@@ -16,7 +16,7 @@ from onnx import TensorProto as T  # noqa: E402
 from onnx import helper  # noqa: E402
 
 from engines.errors import ConversionError  # noqa: E402
-from engines.half import find_overflow, rounded_twin, to_half  # noqa: E402
+from engines.graphs.half import find_overflow, rounded_twin, to_half  # noqa: E402
 
 
 def test_a_typed_graph_passes_through_unchanged() -> None:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from graphs import ASSETS, CLOSE_DB, COMIC, SIZE, checked, kinds, photographs, translate
 
-from engines.half import find_overflow, rounded_twin
+from engines.graphs.half import find_overflow, rounded_twin
 from engines.proof import compare
 
 MOSAIC = ASSETS / "weights" / "transformer_net" / "mosaic_nc8_256x256.onnx"
@@ -162,7 +162,7 @@ def test_generators_of_the_usual_parts(
 
 
 def test_real_weights_with_statistics_by_hand(build: Callable[..., int]) -> None:
-    from engines.adapt import adapt_onnx, load_onnx
+    from engines.graphs.adapt import adapt_onnx, load_onnx
     from engines.picture_format import BYTE_RGB
 
     if not MOSAIC.exists():

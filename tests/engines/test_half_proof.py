@@ -19,8 +19,8 @@ from models import constant, node, picture, value
 from onnx import TensorProto as T
 from onnx import numpy_helper
 
-from engines.graph_types import tensor_types
-from engines.half import find_overflow, rounded_twin, to_half
+from engines.graphs.graph_types import tensor_types
+from engines.graphs.half import find_overflow, rounded_twin, to_half
 from engines.proof import compare
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime runs the twin")

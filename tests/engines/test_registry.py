@@ -62,7 +62,7 @@ def test_a_missing_backend_is_an_error_and_never_another_one(
 def test_auto_takes_the_first_and_says_why(
     model: FrameModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.cuda.DRIVER_LIBRARY", "libnosuchdriver.so.1")
+    monkeypatch.setattr("engines.nvidia.cuda.DRIVER_LIBRARY", "libnosuchdriver.so.1")
     engine = open_engine(model)
     assert engine.name == "openvino"
     no_gpu = "(not tensorrt: no NVIDIA driver here)"

@@ -20,9 +20,9 @@ import onnx
 import pytest
 from onnx import TensorProto as T
 
-from engines import tensorrt_api
 from engines.errors import ConversionError, EngineError
-from engines.tensorrt_builder import Plan, Progress, build_plan, capabilities
+from engines.nvidia import tensorrt_api
+from engines.nvidia.tensorrt_builder import Plan, Progress, build_plan, capabilities
 
 ROOT = Path(__file__).resolve().parents[2]
 RTX = "tensorrt-rtx"
@@ -368,7 +368,7 @@ sys.path[:0] = sys.argv[2:]
 import test_cache
 import models
 from engines.cache import EngineCache
-from engines.tensorrt_builder import build_plan
+from engines.nvidia.tensorrt_builder import build_plan
 
 def progress(step):
     if step.depth == 1 and step.step == 1:
@@ -434,7 +434,7 @@ sys.path[:0] = sys.argv[2:]
 import models
 from pathlib import Path
 from engines.errors import ConversionError
-from engines.tensorrt_builder import build_plan, capabilities
+from engines.nvidia.tensorrt_builder import build_plan, capabilities
 size = (64, 48)
 timings = Path(sys.argv[1])
 assert capabilities("tensorrt") == []
@@ -640,5 +640,5 @@ def test_tensorrt_is_imported_in_one_place() -> None:
                     imports.add(path.relative_to(ROOT).as_posix())
                 if isinstance(node, ast.Constant) and node.value == "tensorrt_rtx":
                     names_it.add(path.relative_to(ROOT).as_posix())
-    assert imports == set(), "importlib does it, in engines/tensorrt_api.py"
-    assert names_it == {"engines/tensorrt_api.py"}
+    assert imports == set(), "importlib does it, in engines/nvidia/tensorrt_api.py"
+    assert names_it == {"engines/nvidia/tensorrt_api.py"}

@@ -18,7 +18,7 @@ from simulated_cuda import SimulatedCuda, WrongUseError
 from simulated_engine import SEEDS, SIZE, freed, new, pictures, run
 
 from engines import FrameModel
-from engines.frame_ring import FrameRing, Slot
+from engines.nvidia.frame_ring import FrameRing, Slot
 
 
 @pytest.fixture(scope="session")

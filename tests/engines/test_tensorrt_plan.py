@@ -15,13 +15,14 @@ import models
 import pytest
 
 from engines import EngineError, FrameModel
-from engines.cache import ArtefactKey, EngineCache, read_artefact, write_artefact
-from engines.tensorrt_network import Network
-from engines.tensorrt_plan import Found, engine_file, find
+from engines.artefact import ArtefactKey, engine_file, read_artefact, write_artefact
+from engines.cache import EngineCache
+from engines.nvidia.tensorrt_network import Network
+from engines.nvidia.tensorrt_plan import Found, find
 
 pytest.importorskip("tensorrt_rtx", reason="the extra tensorrt-rtx is not installed")
 
-from engines import tensorrt_api
+from engines.nvidia import tensorrt_api
 
 SIZE = (64, 48)
 RTX = "tensorrt-rtx"

@@ -18,9 +18,9 @@ from simulated_engine import SEEDS, SIZE, freed, new, pictures, run
 
 from engines import Engine, EngineError, FrameModel
 from engines.backends.tensorrt import TensorRtEngine, TensorRtRtxEngine
-from engines.cuda_words import in_words
 from engines.model import Card
-from engines.tensorrt_plan import Found
+from engines.nvidia.cuda_words import in_words
+from engines.nvidia.tensorrt_plan import Found
 
 
 @pytest.fixture(scope="session")
@@ -90,9 +90,9 @@ def test_another_thread_may_use_what_this_one_opened(inverting: FrameModel) -> N
 
 
 def test_it_says_what_it_is(inverting: FrameModel, tmp_path: Path) -> None:
-    card = dataclasses.replace(Card("m"), proofs={"tensorrt/f16": {"psnr_db": 48.12}})
+    card = dataclasses.replace(Card("m"), proofs={"f16": {"psnr_db": 48.12}})
     proved = dataclasses.replace(inverting, card=card)
-    for model, said in ((inverting, "not proved"), (proved, "48.1 dB from the original")):
+    for model, said in ((inverting, "not proved"), (proved, "48.1 dB from f32")):
         engine = new(model, SimulatedCuda())
         engine.open(SIZE)
         assert engine.device == "Simulated GPU (compute capability 8.6)"
@@ -231,7 +231,7 @@ def test_a_plan_that_does_not_fit_is_refused(
 
 
 def test_without_a_driver_it_says_so_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.cuda.DRIVER_LIBRARY", "libnosuchdriver.so.1")
+    monkeypatch.setattr("engines.nvidia.cuda.DRIVER_LIBRARY", "libnosuchdriver.so.1")
     for engine in (TensorRtEngine, TensorRtRtxEngine):
         assert engine.why_not() == "no NVIDIA driver here"
 
@@ -241,7 +241,7 @@ def test_a_driver_without_pycuda_says_what_to_install(monkeypatch: pytest.Monkey
         pytest.skip("pycuda is installed")
     if not sys.platform.startswith("linux"):
         pytest.skip("a library that is always there is named for Linux only")
-    monkeypatch.setattr("engines.cuda.DRIVER_LIBRARY", "libc.so.6")
+    monkeypatch.setattr("engines.nvidia.cuda.DRIVER_LIBRARY", "libc.so.6")
     for engine in (TensorRtEngine, TensorRtRtxEngine):
         assert f"pip install 'pix2live[{engine.name}]'" in (engine.why_not() or "")
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engines import EngineError, FrameModel, SettingsError, Size, tensorrt_api
-from engines.cache import ArtefactKey, EngineCache, write_artefact
+from engines import EngineError, FrameModel, SettingsError, Size
+from engines.artefact import ArtefactKey, engine_file, write_artefact
+from engines.cache import EngineCache
+from engines.nvidia import tensorrt_api
 from engines.registry import why_not
-from engines.tensorrt_plan import engine_file
 from tools.conversion.report import EngineFile
 
 if TYPE_CHECKING:
     import onnx
 
-    from engines.tensorrt_builder import Progress
+    from engines.nvidia.tensorrt_builder import Progress
 
 Tick = Callable[[str, int, int], None]
 
@@ -85,7 +86,7 @@ def _openvino(job: Job, model: FrameModel, tick: Tick) -> EngineFile:
 
 
 def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -> EngineFile:
-    from engines.tensorrt_builder import build_plan
+    from engines.nvidia.tensorrt_builder import build_plan
 
     def progress(step: Progress) -> bool:
         if step.depth == 0:
@@ -99,7 +100,7 @@ def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -
             raise SettingsError(
                 "--gpu is for tensorrt-rtx: tensorrt builds for the GPU that is here"
             )
-        from engines.cuda import Cuda
+        from engines.nvidia.cuda import Cuda
 
         here = Cuda("")
         device, driver, targets = here.name, here.driver_version, (here.name,)

@@ -1,7 +1,7 @@
 """Networks that come without a PyTorch module: ONNX files and TorchScript archives.
 
 Their reference is the file as it came, run by ONNX Runtime or PyTorch, with the colours and ranges
-computed here in numpy: apart from the graph that `engines.adapt` makes, which has to agree.
+computed here in numpy: apart from the graph that `engines.graphs.adapt` makes, which has to agree.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def torchscript_original(path: Path, words: Words) -> Original:
     )
 
     def graph(size: Size | None) -> onnx.ModelProto:
-        from engines.adapt import adapt_onnx
+        from engines.graphs.adapt import adapt_onnx
 
         return adapt_onnx(_export_script(network, takes, stride, size), takes, gives)
 
@@ -119,7 +119,7 @@ def onnx_original(path: Path, words: Words) -> Original:
     Raises:
         ConversionError: it is no ONNX file, or no picture goes in or comes out.
     """
-    from engines import adapt
+    from engines.graphs import adapt
 
     model = adapt.load_onnx(path)
     if adapt.is_frame_model(model):

@@ -108,7 +108,7 @@ class Prover:
         if reason is not None:
             self.steps.append(Step(label, against, NOT_PROVEN, reason))
             return
-        from engines.half import find_overflow, rounded_twin
+        from engines.graphs.half import find_overflow, rounded_twin
 
         twin = folder / "rounded.onnx"
         write_frame_model(rounded_twin(half), Card(name="rounded"), twin)

@@ -68,7 +68,7 @@ def check_request(request: Request) -> None:
         raise SettingsError("--to onnx-f16 contradicts --precision f32")
     for target in request.targets:
         if target.startswith("tensorrt"):
-            from engines import tensorrt_api
+            from engines.nvidia import tensorrt_api
 
             reason = tensorrt_api.why_not(target)
         else:

@@ -115,7 +115,7 @@ class _Conversion:
         prover.prove_master(draft)
         half = None
         if request.precision == "f16":
-            from engines.half import to_half
+            from engines.graphs.half import to_half
 
             typed = to_half(master)
             report.half_types, report.islands = typed.counts, typed.islands

@@ -1,8 +1,8 @@
 """From an FP32 frame model to a strongly typed FP16 one.
 
 TensorRT 10 and later and TensorRT-RTX take the type of every layer from the graph, so that the
-graph has to say what runs in half precision; `engines.half_rules` decides, and this module writes
-it down.
+graph has to say what runs in half precision; `engines.graphs.half_rules` decides, and this module
+writes it down.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from engines.errors import ConversionError
-from engines.graph_types import (
+from engines.graphs.graph_types import (
     FLOAT,
     FLOAT16,
     NO_TENSOR,
@@ -26,8 +26,8 @@ from engines.graph_types import (
     tensor_types,
     upstream,
 )
-from engines.half_proof import find_overflow, rounded_twin
-from engines.half_rules import PRODUCTS, Plan, in_half
+from engines.graphs.half_proof import find_overflow, rounded_twin
+from engines.graphs.half_rules import PRODUCTS, Plan, in_half
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engines.errors import ConversionError
-from engines.pickle_names import (
+from engines.weights.pickle_names import (
     AGAIN,
     ITEM_BYTES,
     SAVE_THE_STATE,

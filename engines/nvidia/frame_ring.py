@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Pixels
-from engines.cuda import Cuda, DeviceMemory, Event, Stream, quietly
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, Size
+from engines.nvidia.cuda import Cuda, DeviceMemory, Event, Stream, quietly
 
 FRAME: Final = "frame"
 TRANSLATED: Final = "translated"

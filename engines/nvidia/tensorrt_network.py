@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from engines.cuda import Stream
 from engines.errors import EngineError
-from engines.frame_ring import FRAME, TRANSLATED, Enqueue
+from engines.nvidia.cuda import Stream
+from engines.nvidia.frame_ring import FRAME, TRANSLATED, Enqueue
 
 OWN_GRAPH_RUNS: Final = 3
 """TensorRT for RTX captures a context's second frame and replays it from the third on."""
@@ -29,8 +29,8 @@ class Network:
 
         Args:
             module: ``tensorrt`` or ``tensorrt_rtx``.
-            messages: collects what it says, see `engines.tensorrt_api.Messages`.
-            plan: what `engines.tensorrt_builder.build_plan` made.
+            messages: collects what it says, see `engines.nvidia.tensorrt_api.Messages`.
+            plan: what `engines.nvidia.tensorrt_builder.build_plan` made.
 
         Raises:
             EngineError: it is of another version or for another GPU, or does not fit.

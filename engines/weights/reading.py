@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from engines.errors import ConversionError
-from engines.pickle_names import SAVE_THE_STATE, listed, shown
-from engines.pickles import DEEPEST
-from engines.torch_files import inspect_legacy, inspect_zip, is_torchscript_archive, zip_records
-from engines.weight_files import check_safetensors, kind_of, opened
+from engines.weights.files import check_safetensors, kind_of, opened
+from engines.weights.pickle_names import SAVE_THE_STATE, listed, shown
+from engines.weights.pickles import DEEPEST
+from engines.weights.torch_files import (
+    inspect_legacy,
+    inspect_zip,
+    is_torchscript_archive,
+    zip_records,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,9 +26,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import cuda_graph
-from engines.cuda_words import first_line, in_words
 from engines.errors import EngineError
+from engines.nvidia import cuda_graph
+from engines.nvidia.cuda_words import first_line, in_words
 
 DRIVER_LIBRARY: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DRIVER: Final = "no NVIDIA driver here"

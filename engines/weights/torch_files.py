@@ -11,8 +11,8 @@ import zlib
 from typing import IO, Final
 
 from engines.errors import ConversionError
-from engines.pickle_names import AGAIN, COMPRESSED, TENSORFLOW, listed, shown
-from engines.pickles import LARGEST_PICKLE_BYTES, Inspection, inspect_pickle
+from engines.weights.pickle_names import AGAIN, COMPRESSED, TENSORFLOW, listed, shown
+from engines.weights.pickles import LARGEST_PICKLE_BYTES, Inspection, inspect_pickle
 
 LARGEST_DIRECTORY_BYTES: Final = 16 << 20
 MOST_RECORDS: Final = 50_000

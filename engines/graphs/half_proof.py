@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ConversionError
-from engines.graph_types import (
+from engines.graphs.graph_types import (
     FLOAT,
     FLOAT16,
     Names,
@@ -52,7 +52,7 @@ def find_overflow(half: onnx.ModelProto, frame: NDArray[np.uint8]) -> str | None
     """Return the first node whose FP16 result is not finite, in words; None when all are.
 
     Args:
-        half: a frame model as `engines.half.to_half` types it.
+        half: a frame model as `engines.graphs.half.to_half` types it.
         frame: uint8 (H, W, 3) BGR, of a size that the model takes. Its states are zero, as before
             the first frame.
 

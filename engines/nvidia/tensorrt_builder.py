@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engines import tensorrt_api
-from engines.cache import replace_file
+from engines.artefact import replace_file
 from engines.errors import ConversionError
 from engines.model import Size
+from engines.nvidia import tensorrt_api
 
 if TYPE_CHECKING:
     import onnx

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines import tensorrt_api
-from engines.cache import SUFFIX, ArtefactKey, EngineCache, read_artefact
+from engines.artefact import ArtefactKey, engine_file, read_artefact
+from engines.cache import EngineCache
 from engines.errors import ConversionError, EngineError
 from engines.model import FrameModel, Size
+from engines.nvidia import tensorrt_api
 
 if TYPE_CHECKING:
-    from engines.tensorrt_builder import Plan, Progress
+    from engines.nvidia.tensorrt_builder import Plan, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,6 @@ class Found:
     """How it came, and why it did not come faster; for a person."""
     kernel_cache: Path
     """Where TensorRT for RTX may keep the kernels that it compiles for this GPU."""
-
-
-def engine_file(model: Path, backend: str, size: Size | None = None) -> Path:
-    """Return where `pix2live convert` puts the engine of a model.
-
-    ``comic.onnx`` -> ``comic.640x360.tensorrt.engine``; without ``size``, for an engine that takes
-    a range of sizes, ``comic.tensorrt.engine``.
-    """
-    sides = f".{size[0]}x{size[1]}" if size is not None else ""
-    return model.with_name(f"{model.stem}{sides}.{backend}{SUFFIX}")
 
 
 def find(
@@ -54,9 +45,9 @@ def find(
         model: the FP32 master; a plan for ``f16`` is built from its half-precision form.
         size: (width, height) of the frames.
         precision: ``f16`` or ``f32``.
-        device: name, compute_capability and driver_version, as `engines.cuda.Cuda` has them.
+        device: name, compute_capability and driver_version, as `engines.nvidia.cuda.Cuda` has them.
         cache: where engines are kept; None is the one in the home folder.
-        progress: see `engines.tensorrt_builder.build_plan`.
+        progress: see `engines.nvidia.tensorrt_builder.build_plan`.
 
     Raises:
         EngineError: it cannot be built; the reason in one line.
@@ -131,8 +122,8 @@ def _build(
     cache: EngineCache,
     progress: Callable[[Progress], bool] | None,
 ) -> tuple[bytes, dict[str, Any]]:
-    from engines.half import to_half
-    from engines.tensorrt_builder import build_plan, capabilities
+    from engines.graphs.half import to_half
+    from engines.nvidia.tensorrt_builder import build_plan, capabilities
 
     portable = capabilities(key.backend)
     try:

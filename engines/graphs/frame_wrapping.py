@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from engines.foreign_graph import Port
-from engines.graph_types import FLOAT, Names, rename
+from engines.graphs.foreign import Port
+from engines.graphs.graph_types import FLOAT, Names, rename
 from engines.picture_format import LUMA, PictureFormat
 
 if TYPE_CHECKING:

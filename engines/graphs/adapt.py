@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.errors import ConversionError
-from engines.foreign_graph import (
+from engines.graphs.foreign import (
     Port,
     choose_input,
     choose_output,
@@ -21,8 +21,8 @@ from engines.foreign_graph import (
     load_onnx,
     outputs_of,
 )
-from engines.frame_wrapping import UINT8, FrameWrapping, sides_of
-from engines.graph_types import FLOAT, FLOAT16, Names, one_line, read_by, rename, upstream
+from engines.graphs.frame_wrapping import UINT8, FrameWrapping, sides_of
+from engines.graphs.graph_types import FLOAT, FLOAT16, Names, one_line, read_by, rename, upstream
 from engines.picture_format import PictureFormat
 
 if TYPE_CHECKING:

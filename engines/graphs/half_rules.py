@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.graph_types import (
+from engines.graphs.graph_types import (
     FLOAT,
     FLOAT16,
     LARGEST_HALF,

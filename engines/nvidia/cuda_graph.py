@@ -10,11 +10,11 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engines.cuda_words import in_words
 from engines.errors import EngineError
+from engines.nvidia.cuda_words import in_words
 
 if TYPE_CHECKING:
-    from engines.cuda import Stream
+    from engines.nvidia.cuda import Stream
 
 
 def why_not() -> str | None:

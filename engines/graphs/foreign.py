@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engines.errors import ConversionError
-from engines.graph_types import one_line, read_by, upstream
+from engines.graphs.graph_types import one_line, read_by, upstream
 
 if TYPE_CHECKING:
     import onnx
@@ -195,7 +195,9 @@ def _choose(ports: Sequence[Port], name: str | None, what: str, idle: Sequence[P
     if name is None:
         if len(ports) == 1:
             return ports[0]
-        raise ConversionError(f"which {what} is the picture? There are {found}: name one (--{what} NAME)")
+        raise ConversionError(
+            f"which {what} is the picture? There are {found}: name one (--{what} NAME)"
+        )
     for port in ports:
         if port.name == name:
             return port

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from engines.errors import ConversionError
-from engines.pickle_names import (
+from engines.weights.pickle_names import (
     AGAIN,
     COMPRESSED,
     TENSORFLOW,
@@ -25,7 +25,7 @@ from engines.pickle_names import (
     refuse_names,
     shown,
 )
-from engines.pickles import LARGEST_PICKLE_BYTES, LEGACY_MAGIC, MOST_AXES
+from engines.weights.pickles import LARGEST_PICKLE_BYTES, LEGACY_MAGIC, MOST_AXES
 
 HEAD_BYTES: Final = 512
 LARGEST_HEADER_BYTES: Final = 4 << 20

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: CUDA by pycuda, engines by TensorRT. Importing this needs neither."""
