@@ -14,8 +14,7 @@ import hostile
 import pytest
 from saved_weights import FORMS, forms, refused, same, saved_to, state_of, torch, write_safetensors
 
-from engines import weights
-from engines.weights import Weights, read_weights
+from engines.weights import Weights, read_weights, reading
 
 ASSETS = Path(__file__).resolve().parents[3] / "shared" / "assets"
 REAL = {
@@ -100,7 +99,7 @@ def test_saved_on_cuda(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("saved", "entry"),
     [
-        *((lambda n, key=key: {key: n, "epoch": 3}, key) for key in weights.WRAPPERS),
+        *((lambda n, key=key: {key: n, "epoch": 3}, key) for key in reading.WRAPPERS),
         (lambda n: {"params_ema": n, "params": state_of(1)}, "params_ema"),
         (
             lambda n: {"g_ema": n, "g": state_of(1), "d": state_of(2), "d_ema": state_of(2)},
@@ -136,7 +135,7 @@ def test_what_was_not_taken_is_said(tmp_path: Path) -> None:
     assert read_weights(path).notes == ("left out what is no tensor: epoch, name",)
 
 
-@pytest.mark.parametrize("prefix", [*weights.PREFIXES, "module.netG.", "_orig_mod.module."])
+@pytest.mark.parametrize("prefix", [*reading.PREFIXES, "module.netG.", "_orig_mod.module."])
 @forms
 def test_prefixes_that_all_tensors_have(prefix: str, form: str, tmp_path: Path) -> None:
     FORMS[form](state_of(start=prefix), tmp_path / "w")

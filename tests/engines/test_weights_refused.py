@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from saved_weights import FORMS, forms, refused, same, saved_to, state_of, torch
 
-from engines import ConversionError, weights
-from engines.weights import is_torchscript, read_weights
+from engines import ConversionError
+from engines.weights import is_torchscript, read_weights, reading
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_any_nesting_of_any_names_ends(saved: Any, entry: str | None) -> None:
 def test_a_limit_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved_to({"w": torch.ones(3000, dtype=torch.float16)}, tmp_path)
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr(weights, "LARGEST_BYTES", 10_000)
+    monkeypatch.setattr(reading, "LARGEST_BYTES", 10_000)
     refused(path, "its tensors take 12,000 bytes, the limit is 10,000")
-    monkeypatch.setattr(weights, "LARGEST_BYTES", 100)
+    monkeypatch.setattr(reading, "LARGEST_BYTES", 100)
     refused(path, "bytes, the limit is 100")
 
 

@@ -135,7 +135,7 @@ def test_every_real_file_on_sixteen_real_frames(path: Path | None, tmp_path: Pat
     assert master["against"].startswith("PyTorch")
     assert master["numbers"]["max_difference"] <= 1
     assert master["numbers"]["mean_difference"] < 0.1
-    assert half["step"].startswith("FP16")
+    assert half["step"].startswith("FP16 graph")
     assert half["numbers"]["psnr_db"] >= 45
     # All that costs time is in FP16: every convolution, whatever the network.
     types = found["fp16"]["types"]

@@ -73,7 +73,7 @@ def torchscript_original(path: Path, words: Words) -> Original:
 
         return adapt_onnx(_export_script(network, takes, stride, size), takes, gives)
 
-    return Original(card, "PyTorch: the TorchScript archive", translate, graph)
+    return Original(card, "PyTorch", translate, graph)
 
 
 def _export_script(
@@ -139,7 +139,7 @@ def onnx_original(path: Path, words: Words) -> Original:
         origin=path.name,
         weights_sha256=file_sha256(path),
     )
-    return Original(card, "the ONNX file as it was", translate, lambda _: adapted, fixed_size=fixed)
+    return Original(card, "the ONNX file", translate, lambda _: adapted, fixed_size=fixed)
 
 
 def _onnx_reference(

@@ -66,7 +66,7 @@ def _from_torch(generator: nn.Module, card: Card, family: str, notes: tuple[str,
 
     return Original(
         card=card,
-        described=f"PyTorch: {card.architecture}",
+        described="PyTorch",
         translate=torch_reference(generator),
         graph=lambda size: frame_model_graph(generator, card.stride, size),
         family=family,

@@ -71,7 +71,7 @@ class Original:
     card: Card
     """Without proofs."""
     described: str
-    """What right is: "PyTorch: ResNet generator, 64 channels, 9 blocks"."""
+    """What right is: "PyTorch", "the ONNX file"."""
     translate: Translate | None
     """uint8 BGR to uint8 BGR, as the original does it; None for what is a frame model already."""
     graph: Callable[[Size | None], onnx.ModelProto]
@@ -91,7 +91,7 @@ def frame_model_original(model: FrameModel) -> Original:
 
     return Original(
         card=replace(model.card, proofs={}),
-        described="the frame model itself in FP32",
+        described="FP32 ONNX",
         translate=None,
         graph=graph,
         fixed_size=model.fixed_size,

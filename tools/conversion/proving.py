@@ -30,6 +30,10 @@ NOTED: Final = "noted"
 """Measured and worse than wanted, where nothing depends on it."""
 NOT_PROVEN: Final = "not proven"
 
+ROUNDED: Final = "FP16 graph, rounded"
+ROUNDED_MEANS: Final = (
+    "rounded: on this processor, with every FP16 tensor rounded as a GPU rounds it"
+)
 FAST_LIMITS: Final = Limits(psnr_db=30.0, mean_difference=255.0)
 """What a CPU's reduced precision needs, so that `auto` takes it."""
 
@@ -103,7 +107,7 @@ class Prover:
         Raises:
             RefusedError: it overflows, or is another picture.
         """
-        label, against = "FP16 graph, rounded as on a GPU (onnxruntime)", "FP32 ONNX"
+        label, against = ROUNDED, "FP32 ONNX"
         reason = why_not("onnxruntime")
         if reason is not None:
             self.steps.append(Step(label, against, NOT_PROVEN, reason))

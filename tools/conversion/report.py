@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +18,15 @@ from rich.text import Text
 from engines import Pixels, Size
 from engines.proof import Pictures, Proof
 from tools import environment
-from tools.conversion.proving import NOT_PROVEN, NOTED, PROVEN, REFUSED, Step
+from tools.conversion.proving import (
+    NOT_PROVEN,
+    NOTED,
+    PROVEN,
+    REFUSED,
+    ROUNDED,
+    ROUNDED_MEANS,
+    Step,
+)
 
 REPORT_SCHEMA: Final = 1
 COLOURS: Final = {PROVEN: "green", REFUSED: "bold red", NOTED: "yellow", NOT_PROVEN: "yellow"}
@@ -24,6 +34,12 @@ LABEL_HEIGHT_PX: Final = 28
 AMPLIFIED: Final = 8
 """The difference is drawn this many times as strong: 4 of 255 would not be seen."""
 PREVIEW_COLUMNS: Final = 96
+FLOATS: Final = ("f16", "FLOAT16", "f32", "FLOAT")
+PLUMBING: Final = frozenset(
+    {"cast", "concat", "constant", "concatenation", "gather", "identity", "pad", "reshape"}
+    | {"shape", "shuffle", "slice", "squeeze", "transpose", "unsqueeze"}
+)
+NUMBERED: Final = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +112,24 @@ class Report:
             console.print(f"  {note}", style="dim", highlight=False, markup=False)
         if self.steps:
             console.print(_proof_table(self.steps, self.frames, self.size))
+            if any(step.what == ROUNDED for step in self.steps):
+                console.print(f"  {ROUNDED_MEANS}", style="dim")
         if self.half_types:
             console.print(_types_line("FP16 graph", self.half_types, self.islands))
         for engine in self.engines:
             console.print(_engine_line(engine), soft_wrap=True)
             if engine.layers:
-                label = f"layers of {engine.path.name}"
+                label = "its layers"
                 console.print(_types_line(label, engine.layers, engine.fp32_layers))
         for step in self.steps:
             if step.verdict in (NOT_PROVEN, NOTED):
                 line = Text(f"{step.what}: {step.verdict}", COLOURS[step.verdict])
                 console.print(line.append(f": {step.why}", "default"), soft_wrap=True)
         if self.picture is not None:
-            console.print(f"worst frame: {self.picture}", soft_wrap=True, highlight=False)
+            console.print(Text(f"worst frame: {self.picture}"), soft_wrap=True)
         if self.model is not None and not self.refused:
-            console.print(
-                f"{self.model} is proven. Live: pix2live run --filter {self.model}",
-                style="bold",
-                soft_wrap=True,
-                highlight=False,
-            )
+            live = f"{self.model} is proven. Live: pix2live run --filter {self.model}"
+            console.print(Text(live, "bold"), soft_wrap=True)
 
 
 def three_panels(pictures: Pictures, what: str, against: str) -> Pixels:
@@ -192,29 +206,31 @@ def _numbers(proof: Proof | None) -> list[str]:
 
 
 def _types_line(label: str, types: dict[str, dict[str, int]], islands: tuple[str, ...]) -> Text:
-    totals: dict[str, int] = {}
-    for counts in types.values():
-        for kind, count in counts.items():
-            totals[kind] = totals.get(kind, 0) + count
+    """Say which layers compute in which type; what only moves data is left out."""
     line = Text(f"{label}: ", "bold")
-    line.append(", ".join(f"{count} {kind}" for kind, count in sorted(totals.items())), "default")
+    said = []
+    for kind, counts in sorted(types.items(), key=lambda item: -sum(item[1].values())):
+        floats = {name: counts[name] for name in FLOATS if counts.get(name)}
+        if floats and kind.lower() not in PLUMBING:
+            each = " + ".join(f"{count} {name}" for name, count in floats.items())
+            said.append(f"{kind} {each}")
+    line.append("; ".join(said), "default")
     if islands:
-        kinds: dict[str, int] = {}
-        for island in islands:
-            kinds[island.split()[0]] = kinds.get(island.split()[0], 0) + 1
-        named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        line.append(f"; FP32 islands: {named}", "default")
+        alike = Counter(NUMBERED.sub("", island.split(":")[0].split()[0]) for island in islands)
+        named = ", ".join(f"{count} {kind}" for kind, count in alike.most_common(5))
+        line.append(f". FP32 islands between FP16: {named}", "default")
     return line
 
 
-def _engine_line(engine: EngineFile) -> str:
+def _engine_line(engine: EngineFile) -> Text:
     sizes = "x".join(map(str, engine.smallest))
     if engine.largest != engine.smallest:
         sizes += f" to {'x'.join(map(str, engine.largest))}"
-    return (
-        f"[bold]engine[/bold] {engine.path}: {engine.backend} {engine.version}, {engine.precision},"
+    return Text("engine ", "bold").append(
+        f"{engine.path}: {engine.backend} {engine.version.partition('-')[0]}, {engine.precision},"
         f" {sizes}, for {', '.join(engine.targets)}, {engine.size_bytes / 1e6:.1f} MB,"
-        f" {engine.seconds:.1f} s"
+        f" {engine.seconds:.1f} s",
+        "default",
     )
 
 

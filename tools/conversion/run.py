@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from engines import (
     Card,
@@ -68,7 +69,7 @@ def run_conversion(request: Request, console: Console) -> Report:
         notes=list(original.notes),
         size=size,
     )
-    console.print(f"{report.source}: {card.architecture}", style="bold", highlight=False)
+    console.print(Text(f"{report.source}: {card.architecture}", "bold"), soft_wrap=True)
     try:
         with _drafts(out) as folder, _progress(console) as bar, _interrupts() as interrupted:
             conversion = _Conversion(
