@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 
 from engines import SinkError
@@ -17,6 +19,9 @@ from realtime import Pipeline
 from realtime.stats import Ages
 from realtime.switching import filter_label
 from tools import environment
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STATS_SCHEMA = 1
 
@@ -67,6 +72,32 @@ class LiveStatus:
             return f"{label}  waiting for frames"
         dropped = sum(stats.dropped().values())
         return f"{label}  {recent[0]:.1f} fps  age {recent[1]:.0f} ms  dropped {dropped}"
+
+
+class BuildProgress:
+    """Says how far an engine is that has to be built before the first frame; it takes minutes."""
+
+    def __init__(self, console: Console, cancelled: Callable[[], bool]) -> None:
+        self._console = console
+        self._cancelled = cancelled
+        self._status: Status | None = None
+
+    def __call__(self, progress: Any) -> bool:
+        """Take an `engines.nvidia.tensorrt_builder.Progress`; return False to cancel."""
+        if progress.depth == 0:
+            if self._status is None:
+                self._console.print("building an engine for this GPU: once, it may take minutes")
+                self._status = self._console.status("")
+                self._status.start()
+            self._status.update(f"{progress.phase}: {progress.step} of {progress.steps}")
+        return not self._cancelled()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
 
 
 def age_table(pipeline: Pipeline) -> Table:

@@ -23,7 +23,7 @@ from realtime.effects.views import VIEWS
 from realtime.pipeline import MODES
 from realtime.sinks.window import why_no_window
 from realtime.sources import parse_size
-from tools.report import LiveStatus, age_table, stats_json, write_json
+from tools.report import BuildProgress, LiveStatus, age_table, stats_json, write_json
 
 DEFAULT_FILTER = "comic"
 SWITCH_INTERVAL_S = 0.0005
@@ -198,8 +198,12 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> in
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with end_on_signals(pipeline) as caught:
+        build = BuildProgress(console, lambda: bool(caught))
+        if hasattr(pipeline.engine, "on_progress"):  # an engine that may have to be built first
+            pipeline.engine.on_progress = build
         try:
-            pipeline.start()
+            with build:
+                pipeline.start()
         except Pix2liveError:
             if caught:
                 return 128 + caught[0]

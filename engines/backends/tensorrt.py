@@ -133,6 +133,13 @@ class TensorRtEngine(Engine):
             slot.enqueue = graph.launch
         return "CUDA graph: captured from TensorRT"
 
+    def layers(self) -> dict[str, int]:
+        """Return how many layers of each kind the open engine has (TensorRT's inspector)."""
+        self._opened()
+        assert self._network is not None
+        with self._cuda.current():
+            return self._network.layers()
+
     def slots(self, count: int) -> list[Pixels]:
         """Allocate ``count`` pictures (H, W, 3) in page-locked memory."""
         width, height = self._opened()

@@ -119,6 +119,8 @@ def build_plan(
             raise ConversionError(f"{backend} cannot build on this machine: {reason}") from error
         network = _parsed(trt, backend, builder, messages, model)
         config = builder.create_builder_config()
+        # So that the inspector of the engine tells the types of its layers, too.
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if optimization_level is not None:
             config.builder_optimization_level = optimization_level
         if targets:

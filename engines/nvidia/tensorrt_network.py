@@ -8,7 +8,9 @@ of its own and a cache of the kernels that it compiles for this GPU at the first
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -141,6 +143,23 @@ class Network:
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def layers(self) -> dict[str, int]:
+        """Return how many layers of each kind the engine has, as TensorRT's own inspector says.
+
+        Empty where the version has no inspector, or the engine says nothing of its layers.
+        """
+        formats = getattr(self._module, "LayerInformationFormat", None)
+        if formats is None or not hasattr(self._engine, "create_engine_inspector"):
+            return {}
+        text = self._engine.create_engine_inspector().get_engine_information(formats.JSON)
+        try:
+            found = json.loads(text)["Layers"]
+        except (ValueError, KeyError, TypeError):
+            return {}
+        # With little verbosity a layer is its name, else an object with its type.
+        kinds = (item.get("LayerType", "?") if isinstance(item, dict) else "?" for item in found)
+        return dict(Counter(str(kind) for kind in kinds))
 
     def free(self) -> None:
         """Let go of everything, contexts first, while the device is current."""

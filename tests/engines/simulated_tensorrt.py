@@ -6,6 +6,7 @@ stream comes to it.
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,7 @@ class SimulatedTensorRt:
 
     def __init__(self, cuda: SimulatedCuda, *, rtx: bool = False) -> None:
         self.cuda, self.rtx = cuda, rtx
+        self.LayerInformationFormat = SimpleNamespace(JSON="json")
         self.kernels_seen: list[bytes] = []
         self.refuse_frame = -1
         """The enqueue with this number is refused."""
@@ -85,6 +87,10 @@ class Engine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [(1, 1, 1, 3), (1, 2, 2, 3), (1, 4096, 4096, 3)]
+
+    def create_engine_inspector(self) -> Any:
+        layers = [{"LayerType": node.op_type} for node in self.model.graph.node]
+        return SimpleNamespace(get_engine_information=lambda _: json.dumps({"Layers": layers}))
 
     def create_execution_context(self, config: Any = None) -> Any:
         return None if self.library.fails("create_execution_context") else Context(self)

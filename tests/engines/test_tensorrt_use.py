@@ -99,6 +99,7 @@ def test_it_says_what_it_is(inverting: FrameModel, tmp_path: Path) -> None:
         assert (engine.precision, engine.depth, engine.size) == ("f16", 1, SIZE)
         assert said in engine.notes[0]
         assert "plan of the test" in engine.notes
+        assert engine.layers() == {"Cast": 2, "Sub": 1}
         engine.close()
     for precision in ("f16", "f32"):
         engine = new(inverting, SimulatedCuda())

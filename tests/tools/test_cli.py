@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from engines.backends.identity import IdentityEngine
+from engines.nvidia.tensorrt_builder import Progress
 from realtime import Pipeline
+from tools.report import BuildProgress
 
 ROOT = Path(__file__).parent.parent.parent
 QUICK = ["--backend", "identity", "--sink", "null"]
@@ -37,6 +41,17 @@ def pix2live(
 def _environment(more: dict[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
     return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **more}
+
+
+def test_a_build_is_said_once_and_can_be_cancelled() -> None:
+    said = io.StringIO()
+    answers = iter([False, False, True])
+    build = BuildProgress(Console(file=said), lambda: next(answers))
+    with build:
+        assert build(Progress("Tactics", 1, 9))
+        assert build(Progress("Tactics", 2, 9))
+        assert not build(Progress("Tactics", 3, 9))
+    assert said.getvalue().count("building an engine") == 1
 
 
 @pytest.fixture

@@ -85,7 +85,8 @@ def test_a_checkpoint_becomes_a_frame_model_with_its_proofs(
 ) -> None:
     out, report = tmp_path / "small.onnx", tmp_path / "report.json"
     convert(checkpoint, "--out", out, "--report", report, "--to", "onnx-f16", *SMALL)
-    assert names(tmp_path) == ["report.json", "small.f16.onnx", "small.onnx", checkpoint.name]
+    made = ["small.f16.onnx", "small.onnx", "small.proof.png"]
+    assert names(tmp_path) == ["report.json", *made, checkpoint.name]
     model = FrameModel.read(out)
     assert model.fixed_size is None
     assert (model.card.name, model.card.stride) == ("small", 4)
@@ -275,6 +276,7 @@ def test_openvino_takes_its_engine_from_the_file(checkpoint: Path, tmp_path: Pat
         (["--frames", "nowhere.mp4"], "nowhere.mp4"),
         (["--statistics", "batch"], "U-Net"),
         (["--out", "nowhere/x.onnx"], "no folder"),
+        (["--report", "nowhere/r.json"], "no folder"),
         (["--out", "x.pth"], "FILE.onnx"),
     ],
 )
@@ -297,8 +299,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     discriminator = torch.nn.Sequential(
         torch.nn.Conv2d(3, 64, 4, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(64, 1, 4)
     )
+    segments = {**network.state_dict(), "tail.weight": torch.zeros(16 * 21, 8, 3, 3)}
     made: dict[str, Any] = {
         "optimizer": optimizer.state_dict(),
+        "segmentation": segments,
         "discriminator": {f"model.{k}": v for k, v in discriminator.state_dict().items()},
         "nothing": {},
     }
@@ -309,6 +313,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     found = {name: folder / f"{name}.pth" for name in (*made, "empty", "page")}
     helps = {
         "optimizer": "optimi",
+        "segmentation": "tail.weight",
         "discriminator": "discriminator",
         "nothing": "tensor",
         "empty": "empty",
@@ -321,7 +326,11 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["optimizer", "discriminator", "nothing", "empty", "page", "folder", "missing"]
+    "name",
+    [
+        *("optimizer", "discriminator", "segmentation", "nothing"),
+        *("empty", "page", "folder", "missing"),
+    ],
 )
 def test_bad_input(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -131,20 +131,30 @@ class Prover:
         why += " (--precision f32 converts without FP16)"
         self._append(replace(step, why=why))
 
-    def prove_engine(self, path: Path, backend: str, precision: str, what: str) -> None:
-        """Compare a compiled engine with the original, where its device is there."""
+    def prove_engine(self, path: Path, backend: str, precision: str, what: str) -> dict[str, int]:
+        """Compare a compiled engine with the original, where its device is there.
+
+        Returns:
+            What the device says of the engine's layers: kind -> how many; empty without it.
+
+        Raises:
+            RefusedError: it is not the same picture.
+        """
         reason = why_not(backend)
         if reason is not None:
             self.steps.append(Step(what, self._against(), NOT_PROVEN, reason))
-            return
+            return {}
         try:
             engine = open_engine(path, self.size, backend=backend, precision=precision)
         except EngineError as error:
             self.steps.append(Step(what, self._against(), NOT_PROVEN, str(error)))
-            return
+            return {}
         with engine:
             limits = FAST_LIMITS if precision == "bf16" else HALF_LIMITS
             self._judge(what, engine.infer, limits)
+            layers = getattr(engine, "layers", None)
+            found: dict[str, int] = layers() if layers is not None else {}
+            return found
 
     def card_proofs(self) -> dict[str, dict[str, float]]:
         """Return what the card keeps: every step that was measured and has a key."""

@@ -59,6 +59,8 @@ class EngineFile:
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """Layer type -> data type -> count, from the network definition."""
     fp32_layers: tuple[str, ...] = ()
+    inspected: dict[str, int] = field(default_factory=dict)
+    """Kind -> how many, as the device sees the engine; empty where it is not there."""
 
 
 @dataclass(slots=True)
@@ -119,8 +121,10 @@ class Report:
         for engine in self.engines:
             console.print(_engine_line(engine), soft_wrap=True)
             if engine.layers:
-                label = "its layers"
-                console.print(_types_line(label, engine.layers, engine.fp32_layers))
+                console.print(_types_line("its layers", engine.layers, engine.fp32_layers))
+            if engine.inspected:
+                kinds = ", ".join(f"{count} {kind}" for kind, count in engine.inspected.items())
+                console.print(Text("on the device: ", "bold").append(kinds, "default"))
         for step in self.steps:
             if step.verdict in (NOT_PROVEN, NOTED):
                 line = Text(f"{step.what}: {step.verdict}", COLOURS[step.verdict])
@@ -270,4 +274,5 @@ def _engine_json(engine: EngineFile) -> dict[str, Any]:
         "seconds": round(engine.seconds, 3),
         "layers": engine.layers,
         "fp32_layers": list(engine.fp32_layers),
+        "inspected": engine.inspected,
     }

@@ -23,11 +23,10 @@ from engines import (
     Card,
     ConversionError,
     FrameModel,
-    Pixels,
     Size,
     write_frame_model,
 )
-from realtime.sources.pictures import write_picture
+from realtime.sources.pictures import read_picture, write_picture
 from tools.conversion.compiling import Job, compile_engine, default_targets
 from tools.conversion.frames import proof_frames
 from tools.conversion.original import Original
@@ -59,6 +58,8 @@ def run_conversion(request: Request, console: Console) -> Report:
     card = _card(original, request)
     out = out_path(request, card)
     check_writable(out)
+    if request.report_path is not None:
+        check_writable(request.report_path)
     size = fitting_size(request, original)
     report = Report(
         source=request.words.source or request.words.module or "",
@@ -85,7 +86,12 @@ def run_conversion(request: Request, console: Console) -> Report:
         report.refused = str(error)
         _show_refusal(report, error.step, out, console)
         raise
+    except BaseException as error:
+        report.refused = str(error) or type(error).__name__
+        raise
     finally:
+        if report.refused:
+            report.engines.clear()  # they are gone with the drafts
         report.print(console)
         if request.report_path is not None and (report.steps or report.refused):
             write_json(request.report_path, report.to_json())
@@ -128,8 +134,16 @@ class _Conversion:
         model = FrameModel.read(draft)
         for target in request.targets or default_targets():
             finished += self._compile(target, model, half or master, prover)
+        worst = min(
+            (step for step in report.steps if step.proof is not None),
+            key=lambda step: step.proof.psnr_db if step.proof else 0.0,
+            default=None,
+        )
+        if worst is not None:
+            finished.append(_save_picture(worst, self.folder / f"{out.stem}.proof.png"))
         for path in finished:
             os.replace(path, out.parent / path.name)
+        report.picture = out.parent / finished[-1].name if worst is not None else None
         for place, engine in enumerate(report.engines):
             report.engines[place] = replace(engine, path=out.parent / engine.path.name)
         report.model, report.model_sha256 = out, model.sha256
@@ -169,7 +183,8 @@ class _Conversion:
         engine = replace(engine, seconds=time.perf_counter() - began)
         self.report.engines.append(engine)
         what = f"{target} engine, {engine.precision}"
-        prover.prove_engine(model.path, target, engine.precision, what)
+        inspected = prover.prove_engine(model.path, target, engine.precision, what)
+        self.report.engines[-1] = replace(engine, inspected=inspected)
         return [engine.path]
 
     def _tick(self, what: str, done: int, total: int) -> None:
@@ -228,11 +243,14 @@ def _progress(console: Console) -> Iterator[Progress]:
         yield bar
 
 
+def _save_picture(step: Step, path: Path) -> Path:
+    assert step.proof is not None
+    assert step.proof.worst is not None
+    write_picture(path, three_panels(step.proof.worst, step.what, step.against))
+    return path
+
+
 def _show_refusal(report: Report, step: Step, out: Path, console: Console) -> None:
-    if step.proof is None or step.proof.worst is None:
-        return
-    picture: Pixels = three_panels(step.proof.worst, step.what, step.against)
-    report.picture = out.with_name(f"{out.stem}.refused.png")
-    write_picture(report.picture, picture)
+    report.picture = _save_picture(step, out.with_name(f"{out.stem}.refused.png"))
     if console.is_terminal:
-        show_in_terminal(picture, console)
+        show_in_terminal(read_picture(report.picture), console)
