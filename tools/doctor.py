@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import click
 from rich.console import Console
@@ -15,6 +16,8 @@ from engines.registry import backend_names, why_not
 from realtime.sinks.window import why_no_window
 from realtime.sources.v4l2 import Device, list_devices
 from tools import environment
+
+CONVERSION_PACKAGES = ("torch", "onnxscript", "onnxruntime", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ def doctor() -> None:
 
 def examine() -> list[Finding]:
     """Return every finding, in the order of the report."""
-    return [*_machine(), *_backends(), *_cameras(), *_outputs(), *_filters()]
+    parts = (_machine, _backends, _conversion, _cameras, _outputs, _filters)
+    return [finding for part in parts for finding in part()]
 
 
 def what_next(findings: list[Finding]) -> str:
@@ -98,7 +102,30 @@ def _devices(name: str) -> str:
         import torch
 
         return f"CUDA {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU"
+    if name.startswith("tensorrt"):
+        from engines.nvidia import tensorrt_api
+        from engines.nvidia.cuda import Cuda
+
+        gpu = Cuda("")
+        capability = "{}.{}".format(*gpu.compute_capability)
+        return f"{gpu.name} (compute capability {capability}), {tensorrt_api.version(name)}"
     return "ready"
+
+
+def _conversion() -> list[Finding]:
+    """What `pix2live convert` can do here: that needs other packages than running."""
+    from engines.nvidia import tensorrt_api
+
+    missing = [name for name in CONVERSION_PACKAGES if find_spec(name) is None]
+    text = "checkpoints: ready"
+    if missing:
+        text = f"checkpoints: {', '.join(missing)} missing (pip install 'pix2live[convert]')"
+    reason = tensorrt_api.why_not("tensorrt-rtx")
+    engines = f"TensorRT for RTX engines: {reason or 'can be built here, without a GPU too'}"
+    return [
+        Finding("Conversion", not missing, text),
+        Finding("Conversion", reason is None, engines),
+    ]
 
 
 def _cameras() -> list[Finding]:

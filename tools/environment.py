@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime", "torch")
+PACKAGES = (
+    "numpy",
+    "opencv-python",
+    "av",
+    "openvino",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+    "pycuda",
+)
 INTERESTING_FLAGS = (
     "avx2",
     "avx512f",

@@ -237,7 +237,15 @@ def test_filters_lists_and_prints_a_card(tmp_path: Path) -> None:
 def test_doctor_ends_with_what_to_do(tmp_path: Path) -> None:
     done = pix2live("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for topic in ("Machine", "Backends", "Cameras", "Screen", "Virtual camera", "ffmpeg"):
+    for topic in (
+        "Machine",
+        "Backends",
+        "Conversion",
+        "Cameras",
+        "Screen",
+        "Virtual camera",
+        "ffmpeg",
+    ):
         assert topic in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Next: ")
 
