@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import click
 from rich.console import Console
 
-from engines import filter_names
+from engines import EngineError, filter_names
 from engines.registry import backend_names, why_not
 from realtime.sinks.window import why_no_window
 from realtime.sources.v4l2 import Device, list_devices
@@ -106,7 +106,10 @@ def _devices(name: str) -> str:
         from engines.nvidia import tensorrt_api
         from engines.nvidia.cuda import Cuda
 
-        gpu = Cuda("")
+        try:
+            gpu = Cuda("")
+        except EngineError as error:
+            return str(error)
         capability = "{}.{}".format(*gpu.compute_capability)
         return f"{gpu.name} (compute capability {capability}), {tensorrt_api.version(name)}"
     return "ready"
