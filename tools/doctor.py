@@ -87,13 +87,15 @@ def _backends() -> list[Finding]:
 def _devices(name: str) -> str:
     if name == "openvino":
         from engines.backends.openvino import import_openvino
+        from engines.backends.signal_stack import kept_signal_stack
 
-        core = import_openvino().Core()
-        return ", ".join(
-            f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')}:"
-            f" {' '.join(core.get_property(device, 'OPTIMIZATION_CAPABILITIES'))})"
-            for device in core.available_devices
-        )
+        with kept_signal_stack():
+            core = import_openvino().Core()
+            return ", ".join(
+                f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')}:"
+                f" {' '.join(core.get_property(device, 'OPTIMIZATION_CAPABILITIES'))})"
+                for device in core.available_devices
+            )
     if name == "onnxruntime":
         import onnxruntime
 

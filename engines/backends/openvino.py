@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.artefact import ArtefactKey, engine_file, read_artefact
+from engines.backends.signal_stack import kept_signal_stack
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
@@ -55,6 +56,10 @@ class OpenVinoEngine(Engine):
         return None
 
     def _open(self, size: Size) -> None:
+        with kept_signal_stack():
+            self._open_here(size)
+
+    def _open_here(self, size: Size) -> None:
         core, network = self._read(size)
         model = self._frame_model()
         if model.states and self.depth > 1:
@@ -103,10 +108,11 @@ class OpenVinoEngine(Engine):
         Raises:
             EngineError: as `open`.
         """
-        core, network = self._read(size)
-        self.precision = self._choose_precision(core, network, self._frame_model(), size)
-        blob = _compile(core, network, self._device, self.precision, 1).export_model()
-        return self._key(core, size), blob.getvalue()
+        with kept_signal_stack():
+            core, network = self._read(size)
+            self.precision = self._choose_precision(core, network, self._frame_model(), size)
+            blob = _compile(core, network, self._device, self.precision, 1).export_model()
+            return self._key(core, size), blob.getvalue()
 
     def _key(self, core: Any, size: Size) -> ArtefactKey:
         return ArtefactKey(

@@ -9,6 +9,8 @@ import pytest
 from graphs import ASSETS, CLOSE_DB, COMIC, SIZE, checked, kinds, photographs, translate
 
 from engines.graphs.half import find_overflow, rounded_twin
+from engines.nvidia import tensorrt_api
+from engines.nvidia.tensorrt_builder import build_plan
 from engines.proof import compare
 
 MOSAIC = ASSETS / "weights" / "transformer_net" / "mosaic_nc8_256x256.onnx"
@@ -27,29 +29,20 @@ def check_pictures(
 @pytest.fixture(scope="module")
 def build() -> Callable[..., int]:
     """Build a strongly typed engine; returns its size in bytes. Needs no GPU."""
-    reason = "tensorrt_rtx builds engines without a GPU; pip install tensorrt-rtx"
-    trt: Any = pytest.importorskip("tensorrt_rtx", reason=reason)
-    logger = trt.Logger(trt.Logger.ERROR)  # the first one of a process is the one that is used
+    reason = tensorrt_api.why_not("tensorrt-rtx")
+    if reason is not None:
+        pytest.skip(reason)
 
     def built(model: onnx.ModelProto, size: tuple[int, int] = SIZE) -> int:
-        builder = trt.Builder(logger)
-        flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = builder.create_network(flag)
-        parser = trt.OnnxParser(network, logger)
-        parsed = parser.parse(model.SerializeToString())
-        assert parsed, [str(parser.get_error(x)) for x in range(parser.num_errors)]
-        assert network.get_input(0).dtype == trt.uint8
-        config = builder.create_builder_config()
-        profile = builder.create_optimization_profile()
-        shape = (1, size[1], size[0], 3)
-        profile.set_shape("frame", shape, shape, shape)
-        config.add_optimization_profile(profile)
-        config.builder_optimization_level = 0
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-        engine = builder.build_serialized_network(network, config)
-        assert engine is not None, "TensorRT could not build an engine"
-        return int(engine.nbytes)
+        plan = build_plan(
+            "tensorrt-rtx",
+            model,
+            smallest=size,
+            best=size,
+            largest=size,
+            compute_capabilities=["8.6"],
+        )
+        return len(plan.data)
 
     return built
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -206,3 +207,42 @@ def test_nothing_is_sent_home(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert not (home / "intel").exists()
+
+
+ENDINGS = {
+    "in the same thread": "engine = new(); engine.close(); del engine",
+    "in another thread": "engine = new(); in_thread(engine.close); del engine",
+    "opened in another thread": "box = []; in_thread(lambda: box.append(new())); box.pop().close()",
+    "by the garbage collector": "ring = [new()]; ring.append(ring); del ring; in_thread(gc.collect)",
+}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+def test_a_signal_after_an_engine_is_no_crash(ending: str) -> None:
+    """OpenVINO takes a thread's signal stack and unmaps it whenever its plug-in goes."""
+    program = f"""
+import gc, os, signal, threading
+from engines import open_engine
+
+def new():
+    return open_engine("comic", (64, 48), backend="openvino")
+
+def in_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+{ending}
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
