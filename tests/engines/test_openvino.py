@@ -213,7 +213,7 @@ ENDINGS = {
     "in the same thread": "engine = new(); engine.close(); del engine",
     "in another thread": "engine = new(); in_thread(engine.close); del engine",
     "opened in another thread": "box = []; in_thread(lambda: box.append(new())); box.pop().close()",
-    "by the garbage collector": "ring = [new()]; ring.append(ring); del ring; in_thread(gc.collect)",
+    "by the garbage collector": "x = [new()]; x.append(x); del x; in_thread(gc.collect)",
 }
 
 
