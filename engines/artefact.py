@@ -47,13 +47,13 @@ class ArtefactKey:
     options: str = ""
     """What else was asked of the builder, in words of the backend."""
 
-    def tocanonical_json(self) -> str:
+    def to_json(self) -> str:
         """Return the canonical form: the same text for the same key, everywhere."""
         return canonical_json(asdict(self))
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical form in hexadecimal."""
-        return hashlib.sha256(self.tocanonical_json().encode()).hexdigest()
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ArtefactKey:

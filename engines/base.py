@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,9 @@ class Engine(ABC):
         self.device = ""
         self.precision = ""
         self.size: Size | None = None
+        self.engine_path: Path | None = None
+        """The engine file that `open` took; None when the engine was compiled now, or comes from
+        the cache, or this backend has no such files."""
         self.alpha: Pixels | None = None
         """uint8 (H, W, 1) of the frame that `collect` returned, where the model has this output;
         valid until the next `submit`."""
@@ -91,10 +95,12 @@ class Engine(ABC):
         # Opened again: only what is true now is said.
         self.notes[:] = [note for note in self.notes if note not in self._notes_of_open]
         said_before = len(self.notes)
+        self.engine_path = None
         try:
             self._open(size)
         except BaseException:
             self._close()
+            self.engine_path = None
             raise
         finally:
             self._notes_of_open = self.notes[said_before:]

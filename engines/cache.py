@@ -31,6 +31,8 @@ BESIDE: Final = (".kernels",)
 """Suffixes of what a backend keeps beside its engine: what was compiled for this GPU."""
 DEFAULT_LIMIT_BYTES: Final = 4 << 30
 LEFTOVER_AGE_S: Final = 24 * 60 * 60
+NOWHERE: Final = Path(os.devnull) / "pix2live"
+"""Nothing can be below a device: every attempt is an OSError, as on a disk that is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,31 @@ class EngineCache:
     """A folder of engine files, each under the digest of its key.
 
     Safe for any number of threads and processes. Nothing is trusted that does not match, and
-    nothing that fails here stops a build.
+    nothing that fails here stops a build. Without ``folder`` it is the one in the home folder;
+    without a home folder nothing is kept.
     """
 
     def __init__(
         self, folder: Path | None = None, *, limit_bytes: int = DEFAULT_LIMIT_BYTES
     ) -> None:
-        self.folder = folder or Path.home() / ".cache" / "pix2live" / "engines"
-        """Made when something is first written."""
+        self.why_nothing_is_kept = ""
+        """Empty, or the reason in one line."""
+        try:
+            folder = folder or Path.home() / ".cache" / "pix2live" / "engines"
+        except RuntimeError:  # no HOME, and a user without an entry (a container may have one)
+            self.why_nothing_is_kept = "there is no home folder for it, set HOME"
+            folder = NOWHERE
+        self.folder = folder
+        """Made when something is first written. Without a home folder, one that cannot be made."""
         self.limit_bytes = limit_bytes
 
     def path(self, key: ArtefactKey) -> Path:
         """Return where the engine of ``key`` is, or would be."""
         return self.folder / f"{key.digest()}{SUFFIX}"
+
+    def get(self, key: ArtefactKey) -> Artefact | None:
+        """Return the engine of ``key`` from the folder; None when there is none that is whole."""
+        return self._kept(key)[0]
 
     def get_or_build(
         self, key: ArtefactKey, build: Callable[[], tuple[bytes, dict[str, Any]]]
@@ -76,7 +90,9 @@ class EngineCache:
         Raises:
             EngineError: ``build`` gave facts that are no JSON.
         """
-        found, _ = self._kept(key)
+        if self.why_nothing_is_kept:
+            return self._built(key, build, cannot_keep=self.why_nothing_is_kept)
+        found = self.get(key)
         if found is not None:
             return found
         try:
@@ -169,7 +185,8 @@ class EngineCache:
                 self._tidy(path)
         if cannot_keep:
             advice = "remove that folder" if path.is_dir() else "make room or make it writable"
-            note = f"not kept, so it is built again next time: {cannot_keep}; {advice}"
+            note = f"not kept, so it is built again next time: {cannot_keep}"
+            note += "" if self.why_nothing_is_kept else f"; {advice}"
         return Artefact(key, payload, json.loads(canonical_json(facts)), built=True, note=note)
 
     def _tidy(self, just_written: Path) -> None:

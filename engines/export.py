@@ -58,9 +58,27 @@ class FrameTranslator(nn.Module):
             self.register_buffer(name, numbers, persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        found = torch.round(self.levels(frame)).clamp(0, 255)
+        bgr = as_bgr(found, self.gives.colour).permute(0, 2, 3, 1).to(torch.uint8)
+        if self.gives.colour != "rgba":
+            return bgr
+        return bgr, found[:, 3:].permute(0, 2, 3, 1).to(torch.uint8)
+
+    def levels(self, frame: Tensor) -> Tensor:
+        """What the generator makes of a frame, 0 to 255, before it is rounded and limited.
+
+        float32 (1, C, H, W), in the generator's colours.
+
+        Raises:
+            ConversionError: the generator gives something else than one picture.
+        """
         # The cast comes first: TensorRT takes no other operator on uint8.
         levels = frame.to(torch.float32).permute(0, 3, 1, 2)
         picture = self.generator(self._layout(self._given(levels), self.takes))
+        if not isinstance(picture, Tensor):
+            raise ConversionError(
+                f"the network gives {_kind(picture)}: it must give one picture, a tensor"
+            )
         translated = picture.permute(0, 3, 1, 2) if self.gives.layout == "nhwc" else picture
         if translated.ndim != 4 or translated.shape[1] != self.gives.channels:
             raise ConversionError(
@@ -70,11 +88,7 @@ class FrameTranslator(nn.Module):
         found = translated.to(torch.float32)
         if any(self.gives.offset):
             found = found - self.offset_out
-        found = torch.round(found * self.scale_out).clamp(0, 255)
-        bgr = _as_bgr(found, self.gives.colour).permute(0, 2, 3, 1).to(torch.uint8)
-        if self.gives.colour != "rgba":
-            return bgr
-        return bgr, found[:, 3:].permute(0, 2, 3, 1).to(torch.uint8)
+        return found * self.scale_out
 
     def _given(self, bgr: Tensor) -> Tensor:
         """The picture in the colours and the range that the generator takes."""
@@ -93,7 +107,16 @@ class FrameTranslator(nn.Module):
         return picture.permute(0, 2, 3, 1) if wanted.layout == "nhwc" else picture
 
 
-def _as_bgr(levels: Tensor, colour: str) -> Tensor:
+def _kind(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(map(repr, list(value)[:4]))}"
+    return f"{type(value).__name__}"
+
+
+def as_bgr(levels: Tensor, colour: str) -> Tensor:
+    """Return the three channels of a frame, (N, 3, H, W), of those of a generator."""
     if colour == "grey":
         return levels.expand(-1, 3, -1, -1)
     return levels if colour == "bgr" else levels[:, :3].flip(1)

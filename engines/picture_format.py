@@ -6,6 +6,7 @@ the frame model's graph does the conversion.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -81,8 +82,8 @@ class PictureFormat:
         if found is None:
             raise SettingsError(f"no range {text!r}; there are: {RANGES}")
         low, high = float(found[1]), float(found[2])
-        if not low < high:
-            raise SettingsError(f"the range {text} must rise")
+        if not low < high or not math.isfinite(high - low):
+            raise SettingsError(f"the range {text} must rise, and be finite")
         return cls(colour, (high - low,), (low,), layout)
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Translate = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """uint8 (H, W, 3) BGR in, the same shape out; values 0 to 255."""
 
+Levels = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""uint8 (H, W, 3) BGR in; float32 (H, W, 3) BGR out, 0 to 255, neither rounded nor limited."""
+
 PROVED: Final = (("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16"))
 """(backend, precision) that a new frame model has to pass, where this machine has them."""
 
@@ -134,7 +137,7 @@ def compare(
                 f" the candidate {found.shape}"
             )
         finite = bool(np.isfinite(found).all())
-        broken += not finite or (_is_flat(found) and not _is_flat(right))
+        broken += not finite or (is_flat(found) and not is_flat(right))
         # What is not finite counts as wrong by the whole range.
         difference = np.abs(np.where(np.isfinite(found), found - right, 255.0))
         squares += float(np.square(difference).sum())
@@ -159,22 +162,40 @@ def compare(
     )
 
 
-def torch_reference(generator: nn.Module) -> Translate:
-    """Return the PyTorch network as a way to translate frames: right by definition."""
+def torch_levels(generator: nn.Module) -> Levels:
+    """Return the PyTorch network as a way to translate frames: right by definition.
+
+    What it returns raises ConversionError for a network that fails on a frame, or gives no picture.
+    """
     import torch
 
-    from engines.export import FrameTranslator
+    from engines.export import FrameTranslator, as_bgr
 
     translator = FrameTranslator(generator).eval()
 
-    def translate(frame: NDArray[np.uint8]) -> NDArray[Any]:
-        with torch.inference_mode():
-            given = translator(torch.from_numpy(np.ascontiguousarray(frame))[None])
-        picture = given[0] if isinstance(given, tuple) else given
-        translated: NDArray[Any] = picture[0].cpu().numpy()
-        return translated
+    def levels(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch = torch.from_numpy(np.ascontiguousarray(frame))[None]
+        try:
+            with torch.inference_mode():
+                found = as_bgr(translator.levels(batch), translator.gives.colour)
+        except ConversionError:
+            raise
+        except (Exception, SystemExit) as error:  # a network is somebody's own code
+            lines = str(error).strip().splitlines() or [""]
+            raise ConversionError(
+                f"the network fails on a frame of {frame.shape[1]}x{frame.shape[0]}:"
+                f" {type(error).__name__}: {lines[0]}"
+            ) from error
+        picture: NDArray[np.float32] = found[0].permute(1, 2, 0).cpu().numpy()
+        return picture
 
-    return translate
+    return levels
+
+
+def picture_of(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return levels (H, W, 3) as a frame: rounded, and limited to 0 to 255."""
+    picture: NDArray[np.uint8] = np.clip(np.round(levels), 0, 255).astype(np.uint8)
+    return picture
 
 
 def remembered(translate: Translate, frames: Sequence[NDArray[np.uint8]]) -> Translate:
@@ -210,7 +231,8 @@ def prove_frame_model(
         raise ConversionError("nothing to compare: no frames were given")
     height, width = frames[0].shape[:2]
     same_size = [frame for frame in frames if frame.shape == frames[0].shape]
-    reference = remembered(torch_reference(generator), same_size)
+    levels = torch_levels(generator)
+    reference = remembered(lambda frame: picture_of(levels(frame)), same_size)
     proofs: dict[str, Proof] = {}
     for backend, precision in PROVED:
         try:
@@ -226,5 +248,6 @@ def prove_frame_model(
     return proofs
 
 
-def _is_flat(picture: NDArray[Any]) -> bool:
+def is_flat(picture: NDArray[Any]) -> bool:
+    """Whether a picture (H, W, C) is one colour all over."""
     return bool((picture == picture[:1, :1]).all())

@@ -148,7 +148,7 @@ def _list_families(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.option("--arguments", type=ArgumentsType(), default="{}", help="For CLASS.")
 @click.option("--range", "range_", metavar="LOW..HIGH", help=f"What it takes: {RANGES}.")
 @click.option("--range-out", metavar="LOW..HIGH", help="What it gives.  [default: as --range]")
-@click.option("--colour", type=click.Choice(list(COLOURS)), default="rgb", show_default=True)
+@click.option("--colour", type=click.Choice(list(COLOURS)), help="[default: rgb]")
 @click.option("--colour-out", type=click.Choice(list(COLOURS)), help="[default: as --colour]")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="[default: told from the shape]")
 @click.option("--input", "input_", metavar="NAME", help="Of an ONNX file with several inputs.")

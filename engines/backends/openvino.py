@@ -6,7 +6,6 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engines.artefact import ArtefactKey, engine_file, read_artefact
@@ -15,6 +14,7 @@ from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.proof import Translate, compare
+from engines.reduced_precision import judged, made_picture, proven_db
 
 if TYPE_CHECKING:
     import openvino
@@ -139,6 +139,7 @@ class OpenVinoEngine(Engine):
             self.notes.append(f"compiled again, not {path.name}: {_last_line(error)}")
             return None
         self.notes.append(f"engine from {path.name}")
+        self.engine_path = path
         return found
 
     def _choose_precision(
@@ -156,28 +157,17 @@ class OpenVinoEngine(Engine):
         if fast == "f32":
             self.notes.append(f"f32: {self._device} has no bf16 or f16 arithmetic")
             return fast
-        proof = model.card.proofs.get(f"openvino/{fast}")
-        if proof is not None:
-            psnr_db, where = proof.get("psnr_db", 0.0), "from the original network (card)"
-        else:
+        psnr_db = proven_db(model.card, f"openvino/{fast}")
+        where = "from the original network (card)"
+        if psnr_db is None:
             psnr_db = self._measure(core, network, fast, size)
             where = "from f32 (measured now)"
-        if psnr_db >= ENOUGH_PSNR_DB:
-            self.notes.append(f"{fast}: {psnr_db:.1f} dB {where}")
-            return fast
-        self.notes.append(
-            f"f32, the slower way: {fast} is only {psnr_db:.1f} dB {where},"
-            f" {ENOUGH_PSNR_DB:.0f} are needed"
-        )
-        return "f32"
+        precision, note = judged(fast, psnr_db, ENOUGH_PSNR_DB, where)
+        self.notes.append(note)
+        return precision
 
     def _measure(self, core: Any, network: Any, fast: str, size: Size) -> float:
-        """Return the PSNR in dB of the fast precision against f32 on a test picture."""
-        width, height = size
-        rng = np.random.default_rng(0)
-        ramp = np.linspace(0, 255, width)[None, :, None] * np.array([1.0, 0.7, 0.4])
-        grain = rng.normal(0, 20, (height, width, 3))
-        picture = np.clip(ramp + grain, 0, 255).astype(np.uint8)
+        """Return the PSNR in dB of the fast precision against f32 on a made picture."""
 
         def translator(precision: str) -> Translate:
             request = _compile(core, network, self._device, precision, 1).create_infer_request()
@@ -189,7 +179,7 @@ class OpenVinoEngine(Engine):
 
             return translate
 
-        return compare(translator("f32"), translator(fast), [picture]).psnr_db
+        return compare(translator("f32"), translator(fast), [made_picture(size)]).psnr_db
 
     def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
         place = self._started % self.depth

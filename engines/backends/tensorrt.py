@@ -8,17 +8,27 @@ device reads and writes them by itself; frames in other memory cost one copy by 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engines.base import Engine, Pixels
-from engines.errors import EngineError
-from engines.model import Size
+from engines.errors import ConversionError, EngineError
+from engines.model import FrameModel, Size
 from engines.nvidia import cuda, tensorrt_api, tensorrt_plan
 from engines.nvidia.frame_ring import FRAME, FrameRing
 from engines.nvidia.tensorrt_network import OWN_GRAPH_RUNS, Network
+from engines.proof import HALF_LIMITS
+from engines.reduced_precision import (
+    HALF,
+    judged,
+    made_picture,
+    measured_size,
+    proven_db,
+    slower,
+)
 
 if TYPE_CHECKING:
     from engines.cache import EngineCache
@@ -38,6 +48,8 @@ class TensorRtEngine(Engine):
         """Where built engines are kept; None is the folder in the home folder."""
         self.on_progress: Callable[[Progress], bool] | None = None
         """Called while an engine is built, in the thread that opens; False cancels."""
+        self.build_if_missing = True
+        """False: `open` takes an engine that is there, or raises EngineError with the reasons."""
         self._cuda: Any = None
         self._network: Network | None = None
         self._ring: FrameRing | None = None
@@ -49,7 +61,7 @@ class TensorRtEngine(Engine):
 
     def _open(self, size: Size) -> None:
         model = self._frame_model()
-        self.precision = self._chosen_precision()
+        why_precision = self._choose_precision(size)
         module, messages = self._library()
         if model.states and self.depth > 1:
             self.notes.append("one frame at a time: each needs the state that the last one left")
@@ -58,8 +70,9 @@ class TensorRtEngine(Engine):
         capability = "{}.{}".format(*device.compute_capability)
         self.device = f"{device.name} (compute capability {capability})"
         with device.current():
-            found = self._find_plan(size, device)
+            found = self._find_plan(size, device, why_precision)
             self.notes += found.notes
+            self.engine_path = found.path
             self._network = network = Network(module, messages, found.data)
             graphs_note = network.configure(found.kernel_cache)
             states = model.new_states(size)
@@ -82,7 +95,7 @@ class TensorRtEngine(Engine):
         """The package and its messages."""
         return tensorrt_api.load(self.name), tensorrt_api.messages(self.name)
 
-    def _find_plan(self, size: Size, device: Any) -> tensorrt_plan.Found:
+    def _find_plan(self, size: Size, device: Any, why_precision: str) -> tensorrt_plan.Found:
         return tensorrt_plan.find(
             self.name,
             self._frame_model(),
@@ -91,19 +104,38 @@ class TensorRtEngine(Engine):
             device=device,
             cache=self.cache,
             progress=self.on_progress,
+            why_precision=why_precision,
+            build=self.build_if_missing,
         )
 
-    def _chosen_precision(self) -> str:
-        if self.asked_precision not in ("auto", "f16", "f32"):
-            raise EngineError(f"{self.name} runs f16 and f32, not {self.asked_precision}")
-        if self.asked_precision != "auto":
-            return self.asked_precision
-        psnr_db = self._frame_model().card.proofs.get("f16", {}).get("psnr_db")
-        proved = "not proved for this model (pix2live convert does)"
+    def _choose_precision(self, size: Size) -> str:
+        """Set the precision; return why it is this one, empty where it was asked for by name."""
+        asked = self.asked_precision
+        if asked not in ("auto", HALF, "f32"):
+            raise EngineError(f"{self.name} runs f16 and f32, not {asked}")
+        if asked != "auto":
+            self.precision = asked
+            return ""
+        self.precision, note = self._half_if_proven(size)
+        self.notes.append(note)
+        return note
+
+    def _half_if_proven(self, size: Size) -> tuple[str, str]:
+        """Return the precision of `auto` and a note: f16 where it is known to be the picture."""
+        model = self._frame_model()
+        enough_db, psnr_db = HALF_LIMITS.psnr_db, proven_db(model.card, HALF)
         if psnr_db is not None:
-            proved = f"{psnr_db:.1f} dB from f32, rounded on a processor (card)"
-        self.notes.append(f"f16: {proved}")
-        return "f16"
+            return judged(HALF, psnr_db, enough_db, "from f32, rounded on a processor (card)")
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "f32", slower(
+                f"f16 was not proven for this model (pix2live convert {model.path.name} proves it,"
+                " with pip install 'pix2live[onnxruntime]')"
+            )
+        try:
+            psnr_db = _measured_db(model, size)
+        except ConversionError as error:
+            return "f32", slower(f"f16 cannot be measured for this model: {error}")
+        return judged(HALF, psnr_db, enough_db, "from f32, rounded on a processor (measured now)")
 
     def _warm_up(self, times: int) -> None:
         """Send a black frame through every slot."""
@@ -187,3 +219,12 @@ class TensorRtRtxEngine(TensorRtEngine):
 def _free(graphs: list[Any]) -> None:
     while graphs:
         cuda.quietly(graphs.pop().free)
+
+
+def _measured_db(model: FrameModel, size: Size) -> float:
+    """Return the PSNR in dB of FP16, rounded as the GPU does, against f32 on a made picture."""
+    from engines.graphs.half import to_half
+    from engines.graphs.half_proof import half_psnr_db
+
+    master = tensorrt_plan.read_graph(model)
+    return half_psnr_db(master, to_half(master).model, made_picture(measured_size(size, model.fit)))

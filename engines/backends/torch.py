@@ -11,6 +11,8 @@ import numpy as np
 from engines.base import Engine, Pixels
 from engines.errors import EngineError
 from engines.model import FrameModel, Size
+from engines.proof import HALF_LIMITS, Translate, compare
+from engines.reduced_precision import HALF, judged, made_picture, proven_db, slower
 
 if TYPE_CHECKING:
     import torch
@@ -55,14 +57,12 @@ class TorchEngine(Engine):
 
         device = self.asked_device or ("cuda" if torch.cuda.is_available() else "cpu")
         on_cuda = device.partition(":")[0] == "cuda"
-        self.precision = self._chosen_precision(on_cuda)
+        self._check_precision(on_cuda)
         generator = self._rebuilt() if isinstance(self.model, FrameModel) else self.model
         if not isinstance(generator, torch.nn.Module):
             raise EngineError(f"torch runs torch.nn.Module, found {type(generator).__name__}")
         if not self.asked_device:
             self.notes.append(f"device {device}: CUDA is {'' if on_cuda else 'not '}here")
-        if self.precision == "f16":
-            generator = in_half(generator)
         try:
             torch.empty(1, device=device)
             translator = FrameTranslator(generator).eval().to(device)
@@ -70,28 +70,66 @@ class TorchEngine(Engine):
             reason = str(error).splitlines()[0]
             raise EngineError(f"torch has no device {device!r} here: {reason}") from error
         self.device, self.depth, self._translator = device, 1, translator
+        if on_cuda:
+            self._choose_precision(size)
+        else:
+            self.precision = "f32"
         width, height = size
         picture = np.zeros((height, width, 3), np.uint8)
         self._run(picture, picture.copy())  # whatever is wrong with a generator shows here
         if on_cuda:
             try:
-                self._cuda = _CudaGraph(translator, device, size)
+                self._cuda = _CudaGraph(self._translator, device, size)
             except RuntimeError as error:
                 self.notes.append(f"no CUDA graph, which costs time: {_one_line(error)}")
             else:
                 self.notes.append("CUDA graph: captured from PyTorch")
 
-    def _chosen_precision(self, on_cuda: bool) -> str:
+    def _check_precision(self, on_cuda: bool) -> None:
         asked = self.asked_precision
-        if not on_cuda:
-            if asked not in ("auto", "f32"):
-                raise EngineError(f"torch runs f32 only, not {asked}, without CUDA")
-            return "f32"
-        if asked not in ("auto", "f32", "f16"):
+        if not on_cuda and asked not in ("auto", "f32"):
+            raise EngineError(f"torch runs f32 only, not {asked}, without CUDA")
+        if asked not in ("auto", "f32", HALF):
             raise EngineError(f"torch runs f32 and f16 on CUDA, not {asked}")
-        if asked == "auto":
+
+    def _choose_precision(self, size: Size) -> None:
+        """Set the precision where there are two; `auto` takes f16 only when it is the picture."""
+        self.precision = self.asked_precision
+        if self.precision == "f32":
+            return
+        single = self._translator
+        assert single is not None
+        half = in_half(single)
+        if self.precision == "auto":
+            self.precision, note = self._half_if_same(single, half, size)
+            self.notes.append(note)
+        if self.precision == HALF:
             self.notes.append("f16: convolutions only, all else is f32 (precision f32: all)")
-        return "f32" if asked == "f32" else "f16"
+            self._translator = half
+
+    def _half_if_same(
+        self, single: torch.nn.Module, half: torch.nn.Module, size: Size
+    ) -> tuple[str, str]:
+        """Return the precision of `auto`, and a note why."""
+        enough_db = HALF_LIMITS.psnr_db
+        if isinstance(self.model, FrameModel):
+            psnr_db = proven_db(self.model.card, HALF)
+            if psnr_db is not None:
+                return judged(HALF, psnr_db, enough_db, "from f32, rounded on a processor (card)")
+
+        def on_device(translator: torch.nn.Module) -> Translate:
+            def translate(frame: Pixels) -> Pixels:
+                result = np.empty_like(frame)
+                self._run(frame, result, translator)
+                return result
+
+            return translate
+
+        try:
+            found = compare(on_device(single), on_device(half), [made_picture(size)])
+        except EngineError as error:  # if f32 fails too, that is said when it warms up
+            return "f32", slower(f"f16 cannot be measured for this generator: {error}")
+        return judged(HALF, found.psnr_db, enough_db, "from f32 (measured now)")
 
     def _rebuilt(self) -> torch.nn.Module:
         from engines.generators.rebuilding import prove_same, rebuild
@@ -111,15 +149,18 @@ class TorchEngine(Engine):
         except RuntimeError as error:
             raise EngineError(f"the generator failed on a frame: {_one_line(error)}") from error
 
-    def _run(self, frame_in: Pixels, frame_out: Pixels) -> None:
+    def _run(
+        self, frame_in: Pixels, frame_out: Pixels, translator: torch.nn.Module | None = None
+    ) -> None:
         """Translate at once, without a graph."""
         import torch
 
-        assert self._translator is not None
+        translator = translator or self._translator
+        assert translator is not None
         shareable = frame_in if frame_in.flags.writeable else frame_in.copy()
         try:
             with torch.inference_mode():
-                found = self._translator(torch.from_numpy(shareable)[None].to(self.device))
+                found = translator(torch.from_numpy(shareable)[None].to(self.device))
                 bgr, alpha = found if isinstance(found, tuple) else (found, None)
                 if bgr.shape[1:] != frame_out.shape:  # numpy would repeat a smaller one
                     raise ValueError(f"it gives {tuple(bgr.shape[1:])}, not {frame_out.shape}")
@@ -194,8 +235,16 @@ def in_half(generator: torch.nn.Module) -> torch.nn.Module:
     import torch
     from torch import nn
 
-    def before(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor.half() for tensor in given)
+    def halved(given: Any) -> Any:
+        """Whatever else a layer is given, such as the size of its output, stays as it is."""
+        is_float = isinstance(given, torch.Tensor) and given.is_floating_point()
+        return given.half() if is_float else given
+
+    def before(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return (
+            tuple(halved(value) for value in given),
+            {name: halved(value) for name, value in named.items()},
+        )
 
     def after(_: nn.Module, __: Any, made: torch.Tensor) -> torch.Tensor:
         return made.float()
@@ -205,7 +254,7 @@ def in_half(generator: torch.nn.Module) -> torch.nn.Module:
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             anything: Any = layer  # PyTorch's stubs do not know this argument
             anything.to(dtype=torch.float16, memory_format=torch.channels_last)
-            layer.register_forward_pre_hook(before)
+            layer.register_forward_pre_hook(before, with_kwargs=True)
             layer.register_forward_hook(after)
     return changed
 

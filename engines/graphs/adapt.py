@@ -34,8 +34,9 @@ OLDEST_OPSET: Final = 13
 """Older graphs are converted: operators that took attributes take inputs since then."""
 OPSET: Final = 18
 
-PICTURE_TYPES: Final = (FLOAT, UINT8, FLOAT16, 11, 16)
-"""The last two are double and bfloat16."""
+DOUBLE: Final = 11
+BFLOAT16: Final = 16
+PICTURE_TYPES: Final = (FLOAT, UINT8, FLOAT16, DOUBLE)
 
 INVALID: Final = "it is no valid ONNX graph"
 CONTRACT_NAMES: Final = ("frame", "translated", "alpha")
@@ -58,8 +59,8 @@ def adapt_onnx(
     network's are. It has no card yet; the stride is for the caller to find out.
 
     Args:
-        model: its picture is float32, float16 or uint8, batched or not; it is not changed. Graphs
-            older than opset 13 are converted.
+        model: its picture is float32, float16, double or uint8, batched or not; it is not
+            changed. Graphs older than opset 13 are converted.
         takes: what the input's picture looks like; uint8 ones are always 0..255.
         gives: the same of the output.
         input_name: which one, where there are several.
@@ -117,6 +118,11 @@ def _check_picture(port: Port, wanted: PictureFormat, what: str) -> None:
 
 
 def _check_rank(port: Port, wanted: PictureFormat, what: str) -> None:
+    # ONNX Runtime computes nothing in it, and OpenVINO 2026.4 takes its weights for integers.
+    if port.kind == BFLOAT16:
+        raise ConversionError(
+            f"bfloat16 networks are not taken, found the {what} {port.words}: export it in float32"
+        )
     verb = "goes in" if what == "input" else "comes out"
     shape = "(1, C, H, W)" if wanted.layout == "nchw" else "(1, H, W, C)"
     if port.kind not in PICTURE_TYPES or port.dims is None or len(port.dims) not in (3, 4):

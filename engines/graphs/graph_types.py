@@ -20,6 +20,9 @@ FLOAT16: Final = 10
 NO_TENSOR: Final = 0
 """The type of what is no tensor (a sequence, an optional) and of inputs that are left out."""
 
+WITHOUT_HALF: Final = "--precision f32 converts it without FP16"
+"""What helps whoever has a graph that cannot be typed."""
+
 LARGEST_HALF: Final = 65504.0
 """The largest number of FLOAT16."""
 
@@ -75,18 +78,21 @@ def plain_opset(model: onnx.ModelProto) -> int:
 
     if model.functions:
         raise ConversionError(
-            f"the graph has local functions ({model.functions[0].name}): inline them first"
+            f"the graph has local functions ({model.functions[0].name}): inline them first;"
+            f" {WITHOUT_HALF}"
         )
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise ConversionError(
-                f"{describe(node)} is an operator of {node.domain!r}: only ONNX's own can be typed"
+                f"{describe(node)} is an operator of {node.domain!r}: only ONNX's own can be typed;"
+                f" {WITHOUT_HALF}"
             )
         if any(
             item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for item in node.attribute
         ):
             raise ConversionError(
-                f"{describe(node)} is control flow: export the network without branches and loops"
+                f"{describe(node)} is control flow: export the network without branches and loops;"
+                f" {WITHOUT_HALF}"
             )
     for item in model.graph.initializer:
         if item.data_location == TensorProto.EXTERNAL:

@@ -26,6 +26,7 @@ from engines.graphs.graph_types import (
     tensor_types,
 )
 from engines.model import STATE_PREFIX
+from engines.proof import Translate, compare
 
 if TYPE_CHECKING:
     import onnx
@@ -87,7 +88,7 @@ def find_overflow(half: onnx.ModelProto, frame: NDArray[np.uint8]) -> str | None
         )
         outputs += [share, largest]
     twin.graph.output.extend(helper.make_tensor_value_info(name, FLOAT, []) for name in outputs)
-    found = _run(twin, outputs, frame)
+    found = _computed(twin, outputs, frame)
     for position, (_, title) in enumerate(rounded):
         overflows, largest_value = (
             float(value) for value in found[2 * position : 2 * position + 2]
@@ -99,12 +100,32 @@ def find_overflow(half: onnx.ModelProto, frame: NDArray[np.uint8]) -> str | None
     return None
 
 
-def _run(model: onnx.ModelProto, outputs: list[str], frame: NDArray[np.uint8]) -> list[Any]:
+def half_psnr_db(master: onnx.ModelProto, half: onnx.ModelProto, frame: NDArray[np.uint8]) -> float:
+    """Return how close the rounded twin of ``half`` comes to ``master`` on one frame, in dB.
+
+    Args:
+        master: an FP32 frame model.
+        half: the same as `engines.graphs.half.to_half` types it.
+        frame: uint8 (H, W, 3) BGR, of a size that the model takes. States are zero, as before the
+            first frame.
+
+    Raises:
+        ConversionError: ONNX Runtime is not installed or cannot run a graph, or see
+            `rounded_twin`.
+    """
+
+    def translator(model: onnx.ModelProto) -> Translate:
+        return lambda picture: _computed(model, ["translated"], picture)[0][0]
+
+    return compare(translator(master), translator(rounded_twin(half)), [frame]).psnr_db
+
+
+def _computed(model: onnx.ModelProto, outputs: list[str], frame: NDArray[np.uint8]) -> list[Any]:
     try:
         import onnxruntime
     except ImportError as error:
         raise ConversionError(
-            "looking for overflows needs ONNX Runtime: pip install 'pix2live[onnxruntime]'"
+            "computing the rounded graph needs ONNX Runtime: pip install 'pix2live[onnxruntime]'"
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about its own optimiser

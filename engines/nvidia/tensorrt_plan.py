@@ -14,6 +14,8 @@ from engines.model import FrameModel, Size
 from engines.nvidia import tensorrt_api
 
 if TYPE_CHECKING:
+    import onnx
+
     from engines.nvidia.tensorrt_builder import Plan, Progress
 
 
@@ -26,6 +28,8 @@ class Found:
     """How it came, and why it did not come faster; for a person."""
     kernel_cache: Path
     """Where TensorRT for RTX may keep the kernels that it compiles for this GPU."""
+    path: Path | None = None
+    """The engine file that it is from; None when it was built now, or comes from the cache."""
 
 
 def find(
@@ -37,6 +41,8 @@ def find(
     device: Any,
     cache: EngineCache | None = None,
     progress: Callable[[Progress], bool] | None = None,
+    why_precision: str = "",
+    build: bool = True,
 ) -> Found:
     """Return the engine of ``model`` for frames of ``size``, building it if need be.
 
@@ -48,9 +54,13 @@ def find(
         device: name, compute_capability and driver_version, as `engines.nvidia.cuda.Cuda` has them.
         cache: where engines are kept; None is the one in the home folder.
         progress: see `engines.nvidia.tensorrt_builder.build_plan`.
+        why_precision: why it is this one, where nobody asked for it by name; for the note on an
+            engine file of the other precision.
+        build: False: take one that is there, and build none.
 
     Raises:
-        EngineError: it cannot be built; the reason in one line.
+        EngineError: it cannot be built, or is not there and must not be built; the reasons in one
+            line.
     """
     cache = cache or EngineCache()
     key = ArtefactKey(
@@ -67,17 +77,28 @@ def find(
     capability = "{}.{}".format(*device.compute_capability)
     kernel_cache = cache.folder / f"{key.digest()}.kernels"
     notes: list[str] = []
-    for path in (engine_file(model.path, backend, size), engine_file(model.path, backend)):
+    files = engine_file(model.path, backend, size), engine_file(model.path, backend)
+    for path in files:
         if not path.exists():
             continue
         try:
             artefact = read_artefact(path)
-            reason = _why_not_here(key, artefact.key, capability)
+            reason = _why_not_here(key, artefact.key, capability, why_precision)
         except EngineError as error:
             reason = str(error)
         if not reason:
-            return Found(artefact.payload, (*notes, f"engine from {path.name}"), kernel_cache)
+            said = (*notes, f"engine from {path.name}")
+            return Found(artefact.payload, said, kernel_cache, path)
         notes.append(f"not {path.name}: {reason}")
+    kept = None if build else cache.get(key)
+    if kept is not None:
+        return Found(kept.payload, (*notes, "engine from the cache"), kernel_cache)
+    if not build:
+        reasons = "; ".join(notes) or f"there is neither {files[0].name} nor {files[1].name}"
+        raise EngineError(
+            f"no {backend} engine in {precision} for {model.path.name} at {size[0]}x{size[1]}, and"
+            f" none is to be built now: {reasons}"
+        )
     artefact = cache.get_or_build(key, lambda: _build(key, model, capability, cache, progress))
     notes.append("engine built now" if artefact.built else "engine from the cache")
     if artefact.note:
@@ -85,7 +106,9 @@ def find(
     return Found(artefact.payload, tuple(notes), kernel_cache)
 
 
-def _why_not_here(here: ArtefactKey, found: ArtefactKey, capability: str) -> str:
+def _why_not_here(
+    here: ArtefactKey, found: ArtefactKey, capability: str, why_precision: str
+) -> str:
     """Return in words why an engine file does not fit; empty when it does."""
     size = here.best
     if not all(
@@ -105,14 +128,18 @@ def _why_not_here(here: ArtefactKey, found: ArtefactKey, capability: str) -> str
         smallest=found.smallest,
         best=found.best,
         largest=found.largest,
-        precision=here.precision,
+        precision=found.precision,
         backend=here.backend,
         backend_version=here.backend_version,
         device=found.device if isinstance(found.device, tuple) else here.device,
         driver=here.driver if found.driver else "",
         options=found.options,
     )
-    return expected.differences(found)
+    reasons = [expected.differences(found)]
+    if found.precision != here.precision:
+        why = f" ({why_precision})" if why_precision else ""
+        reasons.append(f"it is {found.precision}, and {here.precision} is taken here{why}")
+    return "; ".join(reason for reason in reasons if reason)
 
 
 def _build(
@@ -126,8 +153,9 @@ def _build(
     from engines.nvidia.tensorrt_builder import build_plan, capabilities
 
     portable = capabilities(key.backend)
+    timings = None if cache.why_nothing_is_kept else cache.folder / "kernels.timings"
     try:
-        master = _read(model)
+        master = read_graph(model)
         plan: Plan = build_plan(
             key.backend,
             to_half(master).model if key.precision == "f16" else master,
@@ -136,7 +164,7 @@ def _build(
             largest=key.largest,
             # Built for this GPU alone; a newer one may have no number of its own yet.
             compute_capabilities=[x for x in (capability, "current") if x in portable][:1],
-            timing_cache=cache.folder / "kernels.timings" if key.backend == "tensorrt" else None,
+            timing_cache=timings if key.backend == "tensorrt" else None,
             progress=progress,
         )
     except ConversionError as error:
@@ -149,7 +177,12 @@ def _build(
     return plan.data, facts
 
 
-def _read(model: FrameModel) -> Any:
+def read_graph(model: FrameModel) -> onnx.ModelProto:
+    """Return the graph of a frame model.
+
+    Raises:
+        EngineError: the file cannot be read any more.
+    """
     import onnx
 
     try:

@@ -35,7 +35,7 @@ class Simulated(TensorRtEngine):
     def _library(self) -> tuple[Any, Any]:
         return self.library_of_test, Messages()
 
-    def _find_plan(self, size: tuple[int, int], device: Any) -> Found:
+    def _find_plan(self, size: tuple[int, int], device: Any, why_precision: str) -> Found:
         kernels = self.kernels or self.model.path.with_suffix(".kernels")
         return Found(self.model.path.read_bytes(), ("plan of the test",), kernels)
 
@@ -46,8 +46,9 @@ def new(
     *,
     rtx: bool = False,
     ring: Callable[..., FrameRing] = FrameRing,
+    precision: str = "f16",
 ) -> Any:
-    """A closed engine on ``cuda``."""
+    """A closed engine on ``cuda``; with ``auto`` it would measure its precision at each start."""
 
     class Engine(Simulated):
         name = "tensorrt-rtx" if rtx else "tensorrt"
@@ -56,7 +57,7 @@ def new(
         device_of_test = cuda
         library_of_test = SimulatedTensorRt(cuda, rtx=rtx)
 
-    return Engine(model)
+    return Engine(model, precision=precision)
 
 
 def freed(cuda: SimulatedCuda, library: SimulatedTensorRt | None = None) -> None:

@@ -116,7 +116,7 @@ REFUSED = {
     "another size": ({"smallest": (65, 48), "largest": (65, 48)}, "takes 65x48 to 65x48, here 64x"),
     "another model": ({"model_sha256": "0" * 64}, "model 000000000000"),
     "another version": ({"backend_version": "1.0"}, r"tensorrt-rtx version '1\.0', here"),
-    "another precision": ({"precision": "f32"}, "precision 'f32', here 'f16'"),
+    "another precision": ({"precision": "f32"}, ": it is f32, and f16 is taken here$"),
     "one GPU by name": ({"device": "B"}, "device 'B', here 'A GPU'"),
     "another driver": ({"driver": "1"}, "driver '1', here '580.1'"),
 }

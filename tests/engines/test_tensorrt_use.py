@@ -215,7 +215,7 @@ def test_a_plan_that_does_not_fit_is_refused(
     cuda = SimulatedCuda()
     engine = new(inverting, cuda)
     plans: Iterator[bytes] = iter([b"of another version", with_alpha.path.read_bytes()])
-    plan = lambda self, size, device: Found(next(plans), (), Path("nowhere"))  # noqa: E731
+    plan = lambda self, size, device, why: Found(next(plans), (), Path("nowhere"))  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(type(engine), "_find_plan", plan)
         with pytest.raises(EngineError, match="cannot be loaded: simulated: no reason"):

@@ -96,7 +96,7 @@ BAD = {
     "empty file": (["empty.mp4"], 1, "empty.mp4"),
     "no frame model": (["test-pattern", "--filter", "text.onnx"], 1, "no ONNX file"),
     "unknown filter": (["test-pattern", "--filter", "sepia"], 1, "shipped: comic"),
-    "unknown backend": (["test-pattern", "--backend", "abacus"], 1, "there are: openvino"),
+    "unknown backend": (["test-pattern", "--backend", "abacus"], 1, "there are: tensorrt"),
     "output folder missing": (["test-pattern", "--sink", "no/where.mp4"], 1, "does not exist"),
     "unknown sink": (["test-pattern", "--sink", "fax"], 1, "a sink is"),
     "two sinks, one file": (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engines import EngineError, FrameModel, SettingsError, Size
+from engines import FrameModel, SettingsError, Size
 from engines.artefact import ArtefactKey, engine_file, write_artefact
 from engines.cache import EngineCache
 from engines.nvidia import tensorrt_api
@@ -68,7 +68,7 @@ def _openvino(job: Job, model: FrameModel, tick: Tick) -> EngineFile:
     from engines.backends.openvino import OpenVinoEngine
 
     tick("openvino", 0, 1)
-    engine = OpenVinoEngine(model, precision="f32" if job.precision == "f32" else "auto")
+    engine = OpenVinoEngine(model)  # in the precision that `run` takes, too
     path = engine_file(model.path, "openvino", job.best)
     key, payload = engine.compiled(job.best)
     write_artefact(path, key, payload, {})
@@ -107,11 +107,6 @@ def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -
     else:
         device = job.gpus
     timings = EngineCache().folder / "kernels.timings" if job.backend == "tensorrt" else None
-    if timings is not None:
-        try:
-            timings.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EngineError(f"cannot make {timings.parent}: {error.strerror}") from error
     plan = build_plan(
         job.backend,
         graph,
@@ -149,6 +144,7 @@ def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -
         seconds=0.0,
         layers=plan.layers,
         fp32_layers=plan.fp32_layers,
+        notes=plan.notes,
     )
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Card, ConversionError, FrameModel, Size
-from engines.picture_format import PictureFormat
-from engines.proof import Translate, torch_reference
+from engines.picture_format import LUMA, PictureFormat
+from engines.proof import Levels, torch_levels
 from tools.conversion.original import (
     Original,
     Words,
@@ -29,6 +29,7 @@ from tools.conversion.original import (
 if TYPE_CHECKING:
     import onnx
 
+PICTURE_WORDS: Final = ("range", "range_out", "colour", "colour_out", "layout")
 LEGACY_OPSET: Final = 18
 EXAMPLE_CELLS: Final = 48
 NUMPY_TYPES: Final = {
@@ -45,6 +46,7 @@ def torchscript_original(path: Path, words: Words) -> Original:
     """
     import torch
 
+    words.refuse_others("a TorchScript archive", (*PICTURE_WORDS, "stride"))
     takes, gives = words.pictures()
     try:
         network = torch.jit.load(str(path), map_location="cpu").eval()
@@ -58,8 +60,8 @@ def torchscript_original(path: Path, words: Words) -> Original:
     wrapped: Any = torch.nn.Module()
     wrapped.network, wrapped.takes, wrapped.gives = network, takes, gives
     wrapped.forward = network.forward
-    translate = torch_reference(wrapped)
-    stride = words.stride or find_stride(translate)
+    levels = torch_levels(wrapped)
+    stride = words.stride or find_stride(levels)
     card = Card(
         name=card_name(path.stem),
         architecture="TorchScript network",
@@ -73,7 +75,7 @@ def torchscript_original(path: Path, words: Words) -> Original:
 
         return adapt_onnx(_export_script(network, takes, stride, size), takes, gives)
 
-    return Original(card, "PyTorch", translate, graph)
+    return Original(card, "PyTorch", levels, graph)
 
 
 def _export_script(
@@ -123,15 +125,17 @@ def onnx_original(path: Path, words: Words) -> Original:
 
     model = adapt.load_onnx(path)
     if adapt.is_frame_model(model):
+        words.refuse_others("a frame model", ())
         return frame_model_original(FrameModel.read(path))
+    words.refuse_others("an ONNX file", (*PICTURE_WORDS, "input", "output", "stride"))
     names = {"input_name": words.input, "output_name": words.output}
     takes, gives = words.pictures(words.layout or adapt.guess_layout(model, input_name=words.input))
     adapted = adapt.adapt_onnx(model, takes, gives, **names)
     sides = adapted.graph.input[0].type.tensor_type.shape.dim[1:3]
     height, width = (side.dim_value for side in sides)
     fixed = (width, height) if height and width else None
-    translate = _onnx_reference(model, takes, gives, words)
-    stride = 1 if fixed else words.stride or find_stride(translate)
+    levels = _onnx_levels(model, takes, gives, words)
+    stride = 1 if fixed else words.stride or find_stride(levels)
     card = Card(
         name=card_name(path.stem),
         architecture=f"ONNX network, {len(model.graph.node)} operators",
@@ -139,12 +143,12 @@ def onnx_original(path: Path, words: Words) -> Original:
         origin=path.name,
         weights_sha256=file_sha256(path),
     )
-    return Original(card, "the ONNX file", translate, lambda _: adapted, fixed_size=fixed)
+    return Original(card, "the ONNX file", levels, lambda _: adapted, fixed_size=fixed)
 
 
-def _onnx_reference(
+def _onnx_levels(
     model: onnx.ModelProto, takes: PictureFormat, gives: PictureFormat, words: Words
-) -> Translate:
+) -> Levels:
     """Run the file as it came; colours and ranges are computed here, apart from the graph's way."""
     try:
         import onnxruntime
@@ -165,7 +169,7 @@ def _onnx_reference(
     wanted = [words.output] if words.output else None
     dtype = NUMPY_TYPES.get(given.type, np.float32)
 
-    def translate(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def levels(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         picture = to_network(frame, takes)
         if dtype is np.uint8:
             picture = np.round(picture)
@@ -177,7 +181,7 @@ def _onnx_reference(
             raise ConversionError(f"ONNX Runtime failed on a frame: {error}") from error
         return from_network(found if found.ndim == 4 else found[None], gives)
 
-    return translate
+    return levels
 
 
 def to_network(frame: NDArray[np.uint8], takes: PictureFormat) -> NDArray[np.float32]:
@@ -187,22 +191,24 @@ def to_network(frame: NDArray[np.uint8], takes: PictureFormat) -> NDArray[np.flo
     picture = {
         "rgb": lambda: rgb,
         "bgr": lambda: levels,
-        "grey": lambda: rgb @ np.array([[0.299], [0.587], [0.114]], np.float32),
+        "grey": lambda: rgb @ np.array(LUMA, np.float32)[:, None],
         "rgba": lambda: np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1),
     }[takes.colour]()
-    scaled = picture / 255 * np.array(takes.scale, np.float32) + np.array(takes.offset, np.float32)
+    # The same float32 numbers as in the graph: a level that is a tie must round the same way.
+    scale = np.array([value / 255 for value in takes.scale], np.float32)
+    scaled = picture * scale + np.array(takes.offset, np.float32)
     batch = scaled[None] if takes.layout == "nhwc" else scaled.transpose(2, 0, 1)[None]
     return np.ascontiguousarray(batch, dtype=np.float32)
 
 
-def from_network(picture: NDArray[Any], gives: PictureFormat) -> NDArray[np.uint8]:
-    """Return the float picture that a network gave as uint8 (H, W, 3) BGR."""
+def from_network(picture: NDArray[Any], gives: PictureFormat) -> NDArray[np.float32]:
+    """Return the float picture that a network gave as levels, (H, W, 3) BGR, 0 to 255."""
     found = picture[0].astype(np.float32)
     if gives.layout == "nchw":
         found = found.transpose(1, 2, 0)
-    scale, offset = (np.array(values, np.float32) for values in (gives.scale, gives.offset))
-    levels = np.clip(np.round((found - offset) / scale * 255), 0, 255)
+    scale = np.array([255 / value for value in gives.scale], np.float32)
+    levels = (found - np.array(gives.offset, np.float32)) * scale
     if gives.colour == "grey":
         levels = np.repeat(levels, 3, axis=-1)
     bgr = levels if gives.colour == "bgr" else levels[..., 2::-1]
-    return np.ascontiguousarray(bgr, dtype=np.float32).astype(np.uint8)
+    return np.ascontiguousarray(bgr, dtype=np.float32)

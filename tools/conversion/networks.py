@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engines import Card, ConversionError, Pix2liveError
-from engines.proof import torch_reference
+from engines.proof import torch_levels
 from tools.conversion.original import Original, Words, card_name, find_stride
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ TASKS: Final = {
     "animegan-v2": "unpaired",
     "cartoongan": "unpaired",
 }
+MODULE_WORDS: Final = (
+    *("arguments", "range", "range_out", "colour", "colour_out", "layout"),
+    *("stride", "entry"),
+)
 STATISTICS_NOTES: Final = {
     "running": "normalised with the statistics of the training",
     "batch": "normalised with each picture's own statistics, as the authors test",
@@ -38,6 +42,7 @@ def checkpoint_original(path: Path, words: Words) -> Original:
     from engines.generators.families import recognise
     from engines.weights import read_weights
 
+    words.refuse_others("weights of a known family", ("entry", "family", "statistics"))
     weights = read_weights(path, entry=words.entry)
     found = recognise(weights.tensors, family=words.family)
     generator: Any = found.generator
@@ -67,7 +72,7 @@ def _from_torch(generator: nn.Module, card: Card, family: str, notes: tuple[str,
     return Original(
         card=card,
         described="PyTorch",
-        translate=torch_reference(generator),
+        levels=torch_levels(generator),
         graph=lambda size: frame_model_graph(generator, card.stride, size),
         family=family,
         notes=notes,
@@ -77,6 +82,7 @@ def _from_torch(generator: nn.Module, card: Card, family: str, notes: tuple[str,
 def module_original(words: Words) -> Original:
     """A person's own network, from a Python file of theirs; weights are optional."""
     assert words.module is not None
+    words.refuse_others("a network of your own", MODULE_WORDS)
     generator = _load_class(words.module, words.arguments)
     sha256 = ""
     notes: tuple[str, ...] = ()
@@ -96,8 +102,9 @@ def module_original(words: Words) -> Original:
     said: Any = generator
     if words.range is not None or not hasattr(generator, "takes"):
         said.takes, said.gives = words.pictures()
-    translate = torch_reference(generator)
-    stride = words.stride or getattr(generator, "stride", None) or find_stride(translate)
+    known = getattr(generator, "stride", None)  # of a convolution it is a pair
+    stride = words.stride or (known if isinstance(known, int) else 0)
+    stride = stride or find_stride(torch_levels(generator))
     name = words.module.rpartition(":")[2]
     card = Card(
         name=card_name(Path(words.source).stem if words.source else name),
@@ -119,23 +126,25 @@ def _load_class(reference: str, arguments: dict[str, Any]) -> nn.Module:
         raise ConversionError(f"--module: no file {path}")
     from torch import nn
 
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Under a name of its own: a file may be called json.py. Its folder comes last in the path, and
+    # stays there, since a network may import its neighbours when it runs.
+    spec = importlib.util.spec_from_file_location(f"pix2live_own_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConversionError(f"--module: {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # its neighbours, as `python file.py` has them
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
         made = getattr(module, name)(**arguments)
     except Pix2liveError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConversionError(
             f"--module: {name} of {path} cannot be made: {type(error).__name__}: {error}"
         ) from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
     if not isinstance(made, nn.Module):
         raise ConversionError(f"--module: {name} is no torch.nn.Module")
     return made

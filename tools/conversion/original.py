@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from engines import Card, ConversionError, FrameModel, Size
+from engines import Card, ConversionError, FrameModel, SettingsError, Size
 from engines.picture_format import PictureFormat
-from engines.proof import Translate
+from engines.proof import Levels
 
 if TYPE_CHECKING:
     import onnx
 
 STRIDES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHORTEST_TRIAL_PX: Final = 48
-SIZE_ERRORS: Final = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
-"""What networks say of a size that they cannot take."""
 HOW_TO_SAY_RANGE: Final = (
     "a network does not say which values it takes: add --range 0..1, -1..1, 0..255 or imagenet"
     " (and --colour bgr or grey, where it is not RGB)"
@@ -40,7 +38,7 @@ class Words:
     arguments: dict[str, Any] = field(default_factory=dict)
     range: str | None = None
     range_out: str | None = None
-    colour: str = "rgb"
+    colour: str | None = None
     colour_out: str | None = None
     layout: str | None = None
     input: str | None = None
@@ -59,9 +57,23 @@ class Words:
         if self.range is None:
             raise ConversionError(HOW_TO_SAY_RANGE)
         layout = self.layout or guessed_layout
-        takes = PictureFormat.parse(self.range, self.colour, layout)
+        colour = self.colour or "rgb"
+        takes = PictureFormat.parse(self.range, colour, layout)
         given = self.range_out or ("0..1" if self.range == "imagenet" else self.range)
-        return takes, PictureFormat.parse(given, self.colour_out or self.colour, layout)
+        return takes, PictureFormat.parse(given, self.colour_out or colour, layout)
+
+    def refuse_others(self, kind: str, applying: Iterable[str]) -> None:
+        """Refuse what was said and does not apply to ``kind``: nothing is silently left out.
+
+        Raises:
+            SettingsError: which option it is.
+        """
+        for item in fields(self):
+            name = item.name
+            said = getattr(self, name) not in (None, {})
+            if name in ("source", "module", *applying) or not said:
+                continue
+            raise SettingsError(f"--{name.replace('_', '-')} does not apply to {kind}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,11 @@ class Original:
     """A network with everything that a conversion needs to know about it."""
 
     card: Card
-    """Without proofs."""
+    """With proofs only where it is a frame model already."""
     described: str
     """What right is: "PyTorch", "the ONNX file"."""
-    translate: Translate | None
-    """uint8 BGR to uint8 BGR, as the original does it; None for what is a frame model already."""
+    levels: Levels | None
+    """What the original makes of a frame; None for what is a frame model already."""
     graph: Callable[[Size | None], onnx.ModelProto]
     """Makes the FP32 frame model; with a size, for that size only."""
     fixed_size: Size | None = None
@@ -90,32 +102,38 @@ def frame_model_original(model: FrameModel) -> Original:
         return onnx.load(str(model.path))
 
     return Original(
-        card=replace(model.card, proofs={}),
+        card=model.card,
         described="FP32 ONNX",
-        translate=None,
+        levels=None,
         graph=graph,
         fixed_size=model.fixed_size,
         notes=("it is a frame model already: its own FP32 pictures are the reference",),
     )
 
 
-def find_stride(translate: Translate) -> int:
-    """Return the smallest power of two whose odd multiples come back in their own size."""
-    reason = ""
+def find_stride(levels: Levels) -> int:
+    """Return the smallest power of two whose odd multiples come back in their own size.
+
+    Raises:
+        ConversionError: no such size, or the network fails on every frame.
+    """
+    reason, always_failed = "", True
     for stride in STRIDES:
         cells = max(3, -(-SHORTEST_TRIAL_PX // stride) | 1)
         frame = np.zeros((cells * stride, (cells + 2) * stride, 3), np.uint8)
         frame[::2] = 255
         try:
-            found = translate(frame)
-        except SIZE_ERRORS as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            found = levels(frame)
+        except ConversionError as error:
+            reason = str(error)
             continue
         if found.shape == frame.shape:
             return stride
-        reason = (
-            f"{frame.shape[1]}x{frame.shape[0]} comes back as {found.shape[1]}x{found.shape[0]}"
-        )
+        always_failed = False
+        height, width = frame.shape[:2]
+        reason = f"{width}x{height} comes back as {found.shape[1]}x{found.shape[0]}"
+    if always_failed:
+        raise ConversionError(reason)
     raise ConversionError(
         f"no size was found that the network gives back as it took it ({reason});"
         " --stride says of what the sides must be multiples"
@@ -123,8 +141,8 @@ def find_stride(translate: Translate) -> int:
 
 
 def card_name(text: str) -> str:
-    """Return a name for the card, of letters, digits, '.', '-' and '_'."""
-    parts = re.findall(r"[A-Za-z0-9._-]+", text)
+    """Return a name for the card, of letters and digits of any script, '.', '-' and '_'."""
+    parts = re.findall(r"[\w.-]+", text)
     return "-".join(parts)[:80].strip("-.") or "filter"
 
 

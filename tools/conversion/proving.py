@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from engines import ConversionError, EngineError, Pixels, open_engine
 from engines.model import Card, write_frame_model
 from engines.proof import (
@@ -16,6 +18,8 @@ from engines.proof import (
     Proof,
     Translate,
     compare,
+    is_flat,
+    picture_of,
     remembered,
 )
 from engines.registry import why_not
@@ -30,6 +34,11 @@ NOTED: Final = "noted"
 """Measured and worse than wanted, where nothing depends on it."""
 NOT_PROVEN: Final = "not proven"
 
+MARGIN: Final = 8.0
+"""Levels beyond 0 to 255 that are no sign of a wrong range: networks overshoot at edges."""
+OFTEN: Final = 0.3
+MOSTLY: Final = 0.9
+"""Shares of what the original gives that lie outside: said, and refused."""
 ROUNDED: Final = "FP16 graph, rounded"
 ROUNDED_MEANS: Final = (
     "rounded: on this processor, with every FP16 tensor rounded as a GPU rounds it"
@@ -70,13 +79,52 @@ class Prover:
     frames: tuple[Pixels, ...]
     tick: Tick
     steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _master: Translate | None = None
-    _right: Translate | None = None
+    _master_backend: str = ""
+    _pictures: dict[int, Pixels] = field(default_factory=dict)
+    """What the original makes of each frame, by the frame's identity."""
 
     @property
     def size(self) -> tuple[int, int]:
         height, width = self.frames[0].shape[:2]
         return width, height
+
+    def check_original(self) -> None:
+        """Compute what is right, and refuse an original that gives no pictures itself.
+
+        Raises:
+            ConversionError: NaN, one colour whatever comes in, or nearly nothing in its range.
+        """
+        if self.original.levels is None:
+            return
+        levels = self._ticking("the original", self.original.levels)
+        outside = []
+        for frame in self.frames:
+            found = levels(frame)
+            if not np.isfinite(found).all():
+                raise ConversionError(
+                    "the original itself gives NaN or infinity on a frame: the weights are"
+                    " damaged, or its range is another (--range)"
+                )
+            outside.append(float(np.mean((found < -MARGIN) | (found > 255 + MARGIN))))
+            self._pictures[id(frame)] = picture_of(found)
+        share = float(np.mean(outside))
+        if share > MOSTLY:
+            raise ConversionError(
+                f"{share:.0%} of what the original gives lies outside its range: the range must"
+                " be another (--range, --range-out)"
+            )
+        if all(is_flat(picture) for picture in self._pictures.values()):
+            raise ConversionError(
+                "the original itself gives one colour whatever the frame: nothing can be proven"
+                " of it; is the range right (--range)?"
+            )
+        if share > OFTEN:
+            self.notes.append(
+                f"{share:.0%} of what the original gives lies outside its range and is cut off: is"
+                " the range right?"
+            )
 
     def prove_master(self, path: Path) -> None:
         """Compare the FP32 frame model at ``path`` with the original.
@@ -88,15 +136,14 @@ class Prover:
         backend = "onnxruntime" if why_not("onnxruntime") is None else "openvino"
         with open_engine(path, self.size, backend=backend, precision="f32") as engine:
             pictures = remembered(self._ticking("FP32 model", engine.infer), self.frames)
-        self._master = pictures
-        if self.original.translate is None:
-            return
-        label = f"FP32 ONNX ({backend})"
-        self._judge(label, pictures, MASTER_LIMITS, key=f"{backend}/f32")
+        self._master, self._master_backend = pictures, backend
+        if self.original.levels is not None:
+            label = f"FP32 ONNX ({backend})"
+            self._judge(label, pictures, MASTER_LIMITS, key=f"{backend}/f32")
 
     def prove_backends(self, path: Path) -> None:
         """Compare what OpenVINO makes of the frame model, in FP32 and in its fast precision."""
-        if self.steps and self.steps[0].key != "openvino/f32":
+        if self._master_backend != "openvino":
             self._try_engine(path, "openvino", "f32", HALF_LIMITS, required=True)
         for precision in ("bf16", "f16"):
             self._try_engine(path, "openvino", precision, FAST_LIMITS, required=False)
@@ -144,12 +191,19 @@ class Prover:
         if reason is not None:
             self.steps.append(Step(what, self._against(), NOT_PROVEN, reason))
             return {}
+        engine: Any = open_engine(path, backend=backend, precision=precision)
+        if hasattr(engine, "build_if_missing"):
+            engine.build_if_missing = False  # another engine than the file proves nothing of it
         try:
-            engine = open_engine(path, self.size, backend=backend, precision=precision)
+            engine.open(self.size)
         except EngineError as error:
             self.steps.append(Step(what, self._against(), NOT_PROVEN, str(error)))
             return {}
         with engine:
+            if engine.engine_path is None:
+                raise ConversionError(
+                    f"the {backend} engine that was built cannot be used: {'; '.join(engine.notes)}"
+                )
             limits = FAST_LIMITS if precision == "bf16" else HALF_LIMITS
             self._judge(what, engine.infer, limits)
             layers = getattr(engine, "layers", None)
@@ -204,15 +258,12 @@ class Prover:
         return replace(step, verdict=verdict, why="; ".join(proof.problems), proof=proof)
 
     def _reference(self) -> Translate:
-        if self.original.translate is None:
+        if self.original.levels is None:
             assert self._master is not None
             return self._master
-        if self._right is None:
-            ticking = self._ticking("the original", self.original.translate)
-            self._right = remembered(ticking, self.frames)
-        return self._right
+        return lambda frame: self._pictures[id(frame)]
 
-    def _ticking(self, what: str, translate: Translate) -> Translate:
+    def _ticking(self, what: str, translate: Callable[[Pixels], Any]) -> Callable[[Pixels], Any]:
         """Return ``translate``, which says after each frame how far it is."""
         done = 0
 

@@ -23,6 +23,7 @@ def read_original(words: Words) -> Original:
     if words.source is None:
         raise ConversionError("give a checkpoint, an .onnx file, or --module FILE.py:CLASS")
     if words.source in filter_names():
+        words.refuse_others("a shipped filter", ())
         return frame_model_original(load_filter(words.source))
     path = Path(words.source)
     if path.is_dir():

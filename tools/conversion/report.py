@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -29,6 +30,9 @@ from tools.conversion.proving import (
 )
 
 REPORT_SCHEMA: Final = 1
+CONVERTED: Final = "converted"
+FAILED: Final = "failed"
+INTERRUPTED: Final = "interrupted"
 COLOURS: Final = {PROVEN: "green", REFUSED: "bold red", NOTED: "yellow", NOT_PROVEN: "yellow"}
 LABEL_HEIGHT_PX: Final = 28
 AMPLIFIED: Final = 8
@@ -59,6 +63,7 @@ class EngineFile:
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """Layer type -> data type -> count, from the network definition."""
     fp32_layers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     inspected: dict[str, int] = field(default_factory=dict)
     """Kind -> how many, as the device sees the engine; empty where it is not there."""
 
@@ -82,16 +87,18 @@ class Report:
     model_sha256: str = ""
     engines: list[EngineFile] = field(default_factory=list)
     picture: Path | None = None
-    refused: str = ""
-    """Why; empty when the conversion is done."""
+    verdict: str = FAILED
+    """``converted``, ``refused`` by a proof, ``failed`` before one, or ``interrupted``."""
+    why: str = ""
+    """Why it was not converted."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": REPORT_SCHEMA,
             "taken": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "environment": environment.describe(),
-            "verdict": REFUSED if self.refused else "converted",
-            "refused": self.refused or None,
+            "verdict": self.verdict,
+            "why": self.why or None,
             "source": self.source,
             "family": self.family,
             "architecture": self.architecture,
@@ -131,9 +138,14 @@ class Report:
                 console.print(line.append(f": {step.why}", "default"), soft_wrap=True)
         if self.picture is not None:
             console.print(Text(f"worst frame: {self.picture}"), soft_wrap=True)
-        if self.model is not None and not self.refused:
-            live = f"{self.model} is proven. Live: pix2live run --filter {self.model}"
-            console.print(Text(live, "bold"), soft_wrap=True)
+        if self.verdict == CONVERTED and self.model is not None:
+            missing = [step.what for step in self.steps if step.verdict == NOT_PROVEN]
+            proven = [step for step in self.steps if step.verdict == PROVEN]
+            said = "is proven" if proven else "is written, and nothing was proven"
+            if missing:
+                said += f", without: {', '.join(missing)}"
+            live = f"pix2live run --filter {shlex.quote(str(self.model))}"
+            console.print(Text(f"{self.model} {said}. Live: {live}", "bold"), soft_wrap=True)
 
 
 def three_panels(pictures: Pictures, what: str, against: str) -> Pixels:
@@ -187,7 +199,8 @@ def _labelled(picture: Pixels, label: str) -> Pixels:
 
 
 def _proof_table(steps: list[Step], frames: str, size: Size) -> Table:
-    table = Table(title=f"Proof on {frames}, {size[0]}x{size[1]}", title_justify="left")
+    title = Text(f"Proof on {frames}, {size[0]}x{size[1]}")
+    table = Table(title=title, title_justify="left")
     for name in ("step", "against", "verdict", "PSNR dB", "max", "mean", "broken"):
         table.add_column(
             name, justify="left" if name in ("step", "against", "verdict") else "right"

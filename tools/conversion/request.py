@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from engines import Card, SettingsError, SinkError, Size
+from engines import Card, FrameModel, ModelError, SettingsError, SinkError, Size
+from engines.artefact import engine_file
 from engines.registry import why_not
 from tools.conversion.original import Original, Words
 
@@ -50,8 +52,12 @@ class Request:
                 for name in ("output", "stride", "entry", "family", "statistics")
             },
         )
-        gpus = tuple(part.strip() for part in (left.pop("gpus") or "").split(",") if part.strip())
-        return cls(words=words, gpus=gpus, **left)
+        listed = left.pop("gpus")
+        gpus = tuple(part.strip() for part in (listed or "").split(",") if part.strip())
+        if listed is not None and not gpus:
+            raise SettingsError("--gpu takes compute capabilities: --gpu 8.6,8.9")
+        targets = tuple(dict.fromkeys(left.pop("targets")))
+        return cls(words=words, gpus=gpus, targets=targets, **left)
 
 
 def check_request(request: Request) -> None:
@@ -75,6 +81,15 @@ def check_request(request: Request) -> None:
             reason = why_not(target) if target == "openvino" else None
         if reason is not None:
             raise SettingsError(f"--to {target}: {reason}")
+    if request.gpus:
+        from engines.nvidia.tensorrt_builder import capabilities
+
+        known = capabilities("tensorrt-rtx")
+        unknown = [gpu for gpu in request.gpus if gpu not in known]
+        if unknown:
+            raise SettingsError(
+                f"--gpu {','.join(unknown)}: this TensorRT for RTX builds for {', '.join(known)}"
+            )
 
 
 def fitting_size(request: Request, original: Original) -> Size:
@@ -113,33 +128,73 @@ def fitting_size(request: Request, original: Original) -> Size:
     return best
 
 
-def check_writable(out: Path) -> None:
-    """Find out now, not after ten minutes, whether the result can be written.
+def out_path(request: Request, original: Original) -> Path:
+    """Return where the frame model goes: where --out says, else here under the source's name.
+
+    A frame model without --out stays where it is: only its card gets the proofs.
 
     Raises:
-        SinkError: the folder is missing or read-only, or a folder is in the way.
+        SettingsError: it is no .onnx file, or would replace something else.
     """
-    if out.is_dir():
-        raise SinkError(f"{out} is a folder; --out takes a file")
-    if not out.parent.is_dir():
-        raise SinkError(f"no folder {out.parent} for {out.name}; make it first")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise SinkError(f"cannot write into {out.parent}: {error.strerror}") from error
-
-
-def out_path(request: Request, card: Card) -> Path:
-    """Return where the frame model goes.
-
-    Raises:
-        SettingsError: it is no .onnx file, or would replace what is converted.
-    """
-    out = request.out or Path(f"{card.name}.onnx")
+    source, out = request.words.source, request.out
+    here = Path(source) if source is not None and Path(source).is_file() else None
+    if out is None:
+        if here is not None and original.levels is None:
+            return here
+        out = Path(f"{here.stem if here is not None else original.card.name}.onnx")
+        if out.exists() and not _is_earlier_result(out, original.card):
+            raise SettingsError(f"{out} is there already and is another; say where with --out")
     if out.suffix.lower() != ".onnx":
         raise SettingsError(f"--out takes a FILE.onnx, found {out}")
-    source = request.words.source
-    if source is not None and Path(source).exists() and out.exists() and out.samefile(source):
+    if here is not None and out.exists() and out.samefile(here) and original.levels is not None:
         raise SettingsError(f"{out} would replace what is converted; say another with --out")
     return out
+
+
+def check_products(request: Request, out: Path, size: Size) -> None:
+    """Find out now, not after ten minutes, whether everything can be written.
+
+    Raises:
+        SinkError: a folder is missing or read-only, or is in the way of a file.
+        SettingsError: the report would replace another file of the conversion.
+    """
+    made = [out, out.with_name(f"{out.stem}.proof.png"), out.with_name(f"{out.stem}.refused.png")]
+    if "onnx-f16" in request.targets:
+        made.append(out.with_name(f"{out.stem}.f16.onnx"))
+    made += [
+        engine_file(out, backend, None if request.dynamic and backend != "openvino" else size)
+        for backend in ("openvino", "tensorrt", "tensorrt-rtx")
+    ]
+    for path in made:
+        _check_writable(path)
+    report = request.report_path
+    if report is None:
+        return
+    if report.suffix.lower() != ".json":
+        raise SettingsError(f"--report takes a FILE.json, found {report}")
+    _check_writable(report)
+    others = [*made, *(Path(word) for word in (request.words.source, request.frames) if word)]
+    if os.path.realpath(report) in {os.path.realpath(path) for path in others}:
+        raise SettingsError(f"--report {report} would replace another file of this conversion")
+
+
+def _is_earlier_result(path: Path, card: Card) -> bool:
+    """Whether ``path`` is a frame model of the same weights: converting twice is fine."""
+    try:
+        found = FrameModel.read(path).card
+    except ModelError:
+        return False
+    return bool(card.weights_sha256) and found.weights_sha256 == card.weights_sha256
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder, and a file of that name is to be written")
+    if not path.parent.is_dir():
+        raise SinkError(f"no folder {path.parent} for {path.name}; make it first")
+    try:
+        path.exists()  # raises for a name that is too long
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise SinkError(f"cannot write {path}: {error.strerror}") from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,20 +23,29 @@ from engines import (
     Card,
     ConversionError,
     FrameModel,
+    Pix2liveError,
+    SinkError,
     Size,
     write_frame_model,
 )
+from engines.generators.families import FAMILIES
 from realtime.sources.pictures import read_picture, write_picture
 from tools.conversion.compiling import Job, compile_engine, default_targets
 from tools.conversion.frames import proof_frames
-from tools.conversion.original import Original
-from tools.conversion.proving import Prover, RefusedError, Step
+from tools.conversion.original import Original, card_name
+from tools.conversion.proving import REFUSED, Prover, RefusedError, Step
 from tools.conversion.reading import read_original
-from tools.conversion.report import Report, show_in_terminal, three_panels
+from tools.conversion.report import (
+    CONVERTED,
+    INTERRUPTED,
+    Report,
+    show_in_terminal,
+    three_panels,
+)
 from tools.conversion.request import (
     Request,
+    check_products,
     check_request,
-    check_writable,
     fitting_size,
     out_path,
 )
@@ -45,9 +54,13 @@ from tools.report import write_json
 if TYPE_CHECKING:
     import onnx
 
+DRAFTS: Final = ".convert."
+LEFTOVER_AGE_S: Final = 24 * 60 * 60
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
 
 def run_conversion(request: Request, console: Console) -> Report:
-    """Convert, prove, compile, write and report; nothing is written that was not proven.
+    """Convert, prove, compile, write and report; nothing is written that was refused.
 
     Raises:
         RefusedError: a proof failed; the report and the picture of the worst frame are written.
@@ -56,11 +69,9 @@ def run_conversion(request: Request, console: Console) -> Report:
     check_request(request)
     original = read_original(request.words)
     card = _card(original, request)
-    out = out_path(request, card)
-    check_writable(out)
-    if request.report_path is not None:
-        check_writable(request.report_path)
+    out = out_path(request, original)
     size = fitting_size(request, original)
+    check_products(request, out, size)
     report = Report(
         source=request.words.source or request.words.module or "",
         family=original.family,
@@ -72,7 +83,7 @@ def run_conversion(request: Request, console: Console) -> Report:
     )
     console.print(Text(f"{report.source}: {card.architecture}", "bold"), soft_wrap=True)
     try:
-        with _drafts(out) as folder, _progress(console) as bar, _interrupts() as interrupted:
+        with _interrupts() as interrupted, _drafts(out) as folder, _progress(console) as bar:
             conversion = _Conversion(
                 request, original, card, size, report, folder, bar, interrupted
             )
@@ -80,20 +91,24 @@ def run_conversion(request: Request, console: Console) -> Report:
                 conversion.run(out)
             except Exception:
                 if interrupted:  # what a library made of the Ctrl-C
-                    raise KeyboardInterrupt from None
+                    raise _ending(interrupted[0]) from None
                 raise
+        report.verdict = CONVERTED
     except RefusedError as error:
-        report.refused = str(error)
+        report.verdict, report.why = REFUSED, str(error)
         _show_refusal(report, error.step, out, console)
         raise
-    except BaseException as error:
-        report.refused = str(error) or type(error).__name__
+    except Pix2liveError as error:
+        report.why = str(error)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        report.verdict, report.why = INTERRUPTED, "a signal"
         raise
     finally:
-        if report.refused:
+        if report.verdict != CONVERTED:
             report.engines.clear()  # they are gone with the drafts
         report.print(console)
-        if request.report_path is not None and (report.steps or report.refused):
+        if request.report_path is not None:
             write_json(request.report_path, report.to_json())
     return report
 
@@ -115,10 +130,11 @@ class _Conversion:
         report.frames = chosen.description
         if not chosen.real:
             report.notes.append("no --frames were given: a clip of your own proves more")
+        prover = Prover(self.original, chosen.frames, self._tick, report.steps, report.notes)
+        prover.check_original()
         master = self._exported()
         draft = self.folder / out.name
         write_frame_model(master, self.card, draft)
-        prover = Prover(self.original, chosen.frames, self._tick, report.steps)
         prover.prove_master(draft)
         half = None
         if request.precision == "f16":
@@ -129,8 +145,9 @@ class _Conversion:
             half = typed.model
             prover.prove_half(half, self.folder)
         prover.prove_backends(draft)
-        write_frame_model(master, replace(self.card, proofs=prover.card_proofs()), draft)
-        finished = [draft]
+        proofs = {**self.card.proofs, **prover.card_proofs()}
+        write_frame_model(master, replace(self.card, proofs=proofs), draft)
+        finished = []
         model = FrameModel.read(draft)
         for target in request.targets or default_targets():
             finished += self._compile(target, model, half or master, prover)
@@ -141,9 +158,13 @@ class _Conversion:
         )
         if worst is not None:
             finished.append(_save_picture(worst, self.folder / f"{out.stem}.proof.png"))
-        for path in finished:
-            os.replace(path, out.parent / path.name)
-        report.picture = out.parent / finished[-1].name if worst is not None else None
+            report.picture = out.with_name(finished[-1].name)
+        try:
+            for path in (*finished, draft):  # the model last: what is beside it belongs to it
+                os.replace(path, out.with_name(path.name))
+            out.with_name(f"{out.stem}.refused.png").unlink(missing_ok=True)
+        except OSError as error:
+            raise SinkError(f"cannot write {out}: {error.strerror}") from error
         for place, engine in enumerate(report.engines):
             report.engines[place] = replace(engine, path=out.parent / engine.path.name)
         report.model, report.model_sha256 = out, model.sha256
@@ -154,7 +175,7 @@ class _Conversion:
         try:
             return self.original.graph(None)
         except ConversionError as error:
-            if self.request.words.source is not None and self.original.family != "own module":
+            if self.original.family in FAMILIES:
                 raise
             width, height = self.size
             graph = self.original.graph(self.size)
@@ -166,7 +187,8 @@ class _Conversion:
     ) -> list[Path]:
         if target == "onnx-f16":
             path = model.path.with_name(f"{model.path.stem}.f16.onnx")
-            write_frame_model(graph, model.card, path)
+            proofs = {name: proof for name, proof in model.card.proofs.items() if name == "f16"}
+            write_frame_model(graph, replace(model.card, proofs=proofs), path)
             self.report.notes.append(f"{path.name}: the FP16 typed graph")
             return [path]
         smallest, largest = self.request.dynamic or (self.size, self.size)
@@ -182,6 +204,7 @@ class _Conversion:
         engine = compile_engine(job, model, graph, self._tick)
         engine = replace(engine, seconds=time.perf_counter() - began)
         self.report.engines.append(engine)
+        self.report.notes += engine.notes
         what = f"{target} engine, {engine.precision}"
         inspected = prover.prove_engine(model.path, target, engine.precision, what)
         self.report.engines[-1] = replace(engine, inspected=inspected)
@@ -189,17 +212,16 @@ class _Conversion:
 
     def _tick(self, what: str, done: int, total: int) -> None:
         if self.interrupted:
-            raise KeyboardInterrupt
+            raise _ending(self.interrupted[0])
         task = self.bar.task_ids[0]
         self.bar.update(task, description=what, completed=done, total=total)
 
 
 def _card(original: Original, request: Request) -> Card:
     card = original.card
-    name = request.name or (request.out.stem if request.out else card.name)
     return replace(
         card,
-        name=name,
+        name=request.name or (card_name(request.out.stem) if request.out else card.name),
         title=request.title or card.title,
         domains=request.domains or card.domains,
         licence=request.licence or card.licence,
@@ -208,31 +230,44 @@ def _card(original: Original, request: Request) -> Card:
 
 @contextlib.contextmanager
 def _drafts(out: Path) -> Iterator[Path]:
-    """A folder beside the result, gone afterwards whatever happens: a rename finishes the job."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", suffix=".part", dir=out.parent))
+    """A folder beside the result, gone afterwards; renames finish the job."""
     try:
+        folder = Path(tempfile.mkdtemp(prefix=DRAFTS, suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise SinkError(f"cannot write into {out.parent}: {error.strerror}") from error
+    try:
+        now_s = folder.stat().st_mtime
+        for path in out.parent.glob(f"{DRAFTS}*.part"):  # of processes that were killed
+            if path.stat().st_mtime < now_s - LEFTOVER_AGE_S:
+                shutil.rmtree(path, ignore_errors=True)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _ending(number: int) -> BaseException:
+    """What ends the process as a signal asks: 130 for Ctrl-C, 143 for SIGTERM."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Remember a Ctrl-C: PyTorch's exporter catches whatever is raised while it traces."""
+    """Remember a signal: PyTorch's exporter catches whatever is raised while it traces."""
     received: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        raise _ending(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
