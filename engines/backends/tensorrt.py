@@ -109,7 +109,7 @@ class TensorRtEngine(Engine):
         )
 
     def _choose_precision(self, size: Size) -> str:
-        """Set the precision; return why it is this one, empty where it was asked for by name."""
+        """Set the precision; return it and why, or nothing where it was asked for by name."""
         asked = self.asked_precision
         if asked not in ("auto", HALF, "f32"):
             raise EngineError(f"{self.name} runs f16 and f32, not {asked}")

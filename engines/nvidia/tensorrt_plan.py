@@ -54,8 +54,8 @@ def find(
         device: name, compute_capability and driver_version, as `engines.nvidia.cuda.Cuda` has them.
         cache: where engines are kept; None is the one in the home folder.
         progress: see `engines.nvidia.tensorrt_builder.build_plan`.
-        why_precision: why it is this one, where nobody asked for it by name; for the note on an
-            engine file of the other precision.
+        why_precision: the precision and why it is this one (``f32, the slower way: ...``), where
+            nobody asked for it by name; for the note on an engine file of the other one.
         build: False: take one that is there, and build none.
 
     Raises:
@@ -137,8 +137,9 @@ def _why_not_here(
     )
     reasons = [expected.differences(found)]
     if found.precision != here.precision:
-        why = f" ({why_precision})" if why_precision else ""
-        reasons.append(f"it is {found.precision}, and {here.precision} is taken here{why}")
+        reason = f"it is {found.precision}, and here it runs in {why_precision or here.precision}"
+        takes_it = f"; --precision {found.precision} takes it all the same"
+        reasons.append(reason + (takes_it if why_precision else ""))
     return "; ".join(reason for reason in reasons if reason)
 
 

@@ -160,6 +160,16 @@ def test_other_floats(kind: int, tmp_path: Path) -> None:
     check(foreign_network(kind=kind), UNIT_RGB, UNIT_RGB, tmp_path)
 
 
+def test_bfloat16_is_refused_by_name() -> None:
+    cast = node("Cast", ["image"], "result", to=T.BFLOAT16)
+    gives = foreign_network(cast)
+    gives.graph.output[0].type.tensor_type.elem_type = T.BFLOAT16
+    for inner, what in ((foreign_network(kind=T.BFLOAT16), "input 'image'"), (gives, "output")):
+        with pytest.raises(ConversionError, match=f"bfloat16 networks .* the {what}") as refusal:
+            adapt_onnx(inner, UNIT_RGB, UNIT_RGB)
+        assert str(refusal.value).endswith("): export it in float32")
+
+
 @pytest.mark.parametrize("colour", ["rgb", "grey"])
 def test_a_network_of_bytes(colour: str, tmp_path: Path) -> None:
     bytes_in = PictureFormat(colour, (255.0,))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -98,6 +100,7 @@ def test_every_field_decides_what_an_engine_is() -> None:
         dataclasses.replace(KEY, device=("8.6",)).digest()
     )
     assert KEY.digest() == dataclasses.replace(KEY).digest()
+    assert ArtefactKey.from_dict(json.loads(KEY.to_json())) == KEY
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -323,6 +326,43 @@ def test_the_folder_is_made_when_something_is_written(tmp_path: Path) -> None:
     cache.get_or_build(KEY, Builds())
     assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
     assert EngineCache().folder == Path.home() / ".cache" / "pix2live" / "engines"
+
+
+def test_without_a_home_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as a user that the system does not know."""
+    pwd = pytest.importorskip("pwd", reason="users as POSIX has them")
+
+    def unknown(number: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    cache, build = EngineCache(), Builds()
+    for _ in range(2):
+        found = cache.get_or_build(KEY, build)
+        assert (found.payload, found.built) == (PAYLOAD, True)
+        assert found.note == (
+            "not kept, so it is built again next time: there is no home folder for it, set HOME"
+        )
+    assert build.count == 2
+    assert cache.get(KEY) is None
+    assert cache.entries() == cache.remove_oldest(0) == ()
+    with pytest.raises(OSError, match=re.escape(str(cache.folder.parent))):
+        cache.folder.mkdir(parents=True)  # whoever keeps something beside the engines
+
+
+def test_get_builds_nothing(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path / "a")
+    assert cache.get(KEY) is None
+    assert not cache.folder.exists()
+    cache.get_or_build(KEY, Builds())
+    found = cache.get(KEY)
+    assert found is not None
+    assert (found.payload, found.built) == (PAYLOAD, False)
+    cache.path(KEY).write_bytes(b"damaged")
+    assert cache.get(KEY) is None
 
 
 def test_facts_are_the_same_new_and_kept(tmp_path: Path) -> None:

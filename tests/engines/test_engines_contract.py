@@ -83,6 +83,7 @@ def test_it_says_what_it_is(engine: Engine, backend: str) -> None:
     assert engine.precision
     assert engine.depth == 1
     assert engine.alpha is None
+    assert engine.engine_path is None, "there is no engine file"
 
 
 def test_collect_returns_the_callers_array(engine: Engine) -> None:

@@ -21,7 +21,8 @@ from onnx import numpy_helper
 
 from engines.graphs.graph_types import tensor_types
 from engines.graphs.half import find_overflow, rounded_twin, to_half
-from engines.proof import compare
+from engines.graphs.half_proof import half_psnr_db
+from engines.proof import HIGHEST_PSNR_DB, compare
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime runs the twin")
 
@@ -79,6 +80,15 @@ def test_an_overflow_is_seen_in_the_twin_and_found() -> None:
     dark = frame // 2
     assert find_overflow(half, dark) is None
     assert compare(right, translate(twin), [dark]).psnr_db > CLOSE_DB
+
+
+def test_how_close_half_precision_is() -> None:
+    frame = picture(SIZE)
+    frame[0, 0] = 255
+    master = overflowing()
+    assert half_psnr_db(master, to_half(master).model, frame) < CLOSE_DB
+    assert half_psnr_db(master, to_half(master).model, frame // 2) > CLOSE_DB
+    assert half_psnr_db(master, master, frame) == HIGHEST_PSNR_DB
 
 
 def test_what_is_not_finite_before_it_is_rounded_is_found_too() -> None:

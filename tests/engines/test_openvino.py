@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from engines import Engine, EngineError, FrameModel, open_engine
-from engines.backends.openvino import ENOUGH_PSNR_DB, import_openvino
+from engines.artefact import engine_file, write_artefact
+from engines.backends.openvino import ENOUGH_PSNR_DB, OpenVinoEngine, import_openvino
 
 openvino = import_openvino()
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +113,22 @@ def test_f16_where_bf16_is_the_fast_one(tmp_path: Path) -> None:
     model = models.written(models.inverting(), tmp_path / "m.onnx")
     with pytest.raises(EngineError, match="CPU has no f16 here, only bf16 and f32"):
         _open(model, precision="f16")
+
+
+def test_it_says_which_file_it_is_from(tmp_path: Path) -> None:
+    model = models.written(models.inverting(), tmp_path / "m.onnx")
+    path = engine_file(model.path, "openvino", SIZE)
+    engine = OpenVinoEngine(model, precision="f32")
+    write_artefact(path, *engine.compiled(SIZE), {})
+    assert engine.engine_path is None
+    engine.open(SIZE)
+    assert engine.engine_path == path
+    engine.close()
+    path.write_bytes(path.read_bytes()[:-9])
+    engine.open(SIZE)
+    assert engine.engine_path is None
+    assert engine.notes[0].startswith(f"compiled again, not {path.name}: ")
+    engine.close()
 
 
 def test_f32_needs_no_proof_and_says_nothing(tmp_path: Path) -> None:

@@ -112,6 +112,23 @@ def test_an_fp16_model_without_islands_has_none() -> None:
 
 
 @needs_rtx
+@pytest.mark.parametrize("model", [models.blurring, half])
+def test_fp32_is_not_tf32(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = tensorrt_api.load(RTX)
+    configs: list[Any] = []
+
+    class Builder(trt.Builder):  # type: ignore[misc]
+        def create_builder_config(self) -> Any:
+            configs.append(super().create_builder_config())
+            assert configs[-1].get_flag(trt.BuilderFlag.TF32), "TensorRT's own default"
+            return configs[-1]
+
+    monkeypatch.setattr(trt, "Builder", Builder)
+    build_plan(RTX, model(), **FIXED)
+    assert [config.get_flag(trt.BuilderFlag.TF32) for config in configs] == [False]
+
+
+@needs_rtx
 def test_a_plan_is_of_its_sizes() -> None:
     """One size is the same plan whether the graph or the caller fixes it; others differ."""
     fixed = build_plan(RTX, models.blurring(), **FIXED)

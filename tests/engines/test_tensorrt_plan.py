@@ -13,9 +13,11 @@ from typing import Any
 
 import models
 import pytest
+from simulated_cuda import SimulatedCuda
 
 from engines import EngineError, FrameModel
 from engines.artefact import ArtefactKey, engine_file, read_artefact, write_artefact
+from engines.backends.tensorrt import TensorRtRtxEngine
 from engines.cache import EngineCache
 from engines.nvidia.tensorrt_network import Network
 from engines.nvidia.tensorrt_plan import Found, find
@@ -69,9 +71,11 @@ def test_the_file_beside_a_model_has_a_name() -> None:
 def test_it_is_built_once(model: FrameModel, cache: EngineCache) -> None:
     first = found(model, cache)
     assert first.notes == ("engine built now",)
+    assert first.path is None
     again = found(model, cache)
     assert again.notes == ("engine from the cache",)
     assert again.data == first.data
+    assert again.path is None
     assert again.kernel_cache == first.kernel_cache
     assert first.kernel_cache.parent == cache.folder
     entry = cache.entries()[0]
@@ -108,6 +112,7 @@ def test_the_file_beside_the_model_comes_first(
     built(path, model, cache, smallest=(16, 16), largest=(640, 480))
     taken = found(model, EngineCache(tmp_path / "empty"))
     assert taken.notes == (f"engine from {path.name}",)
+    assert taken.path == path
     assert not (tmp_path / "empty").exists()
 
 
@@ -116,7 +121,7 @@ REFUSED = {
     "another size": ({"smallest": (65, 48), "largest": (65, 48)}, "takes 65x48 to 65x48, here 64x"),
     "another model": ({"model_sha256": "0" * 64}, "model 000000000000"),
     "another version": ({"backend_version": "1.0"}, r"tensorrt-rtx version '1\.0', here"),
-    "another precision": ({"precision": "f32"}, ": it is f32, and f16 is taken here$"),
+    "another precision": ({"precision": "f32"}, ": it is f32, and here it runs in f16$"),
     "one GPU by name": ({"device": "B"}, "device 'B', here 'A GPU'"),
     "another driver": ({"driver": "1"}, "driver '1', here '580.1'"),
 }
@@ -128,10 +133,79 @@ def test_a_file_that_does_not_fit_is_left_out_with_the_reason(
 ) -> None:
     path = engine_file(model.path, RTX, SIZE)
     built(path, model, cache, **other)
-    refused, taken = found(model, cache).notes
+    taken_instead = found(model, cache)
+    assert taken_instead.path is None
+    refused, taken = taken_instead.notes
     assert refused.startswith(f"not {path.name}: ")
     assert re.search(reason, refused), refused
     assert taken == "engine from the cache"
+
+
+def test_a_file_of_the_other_precision_says_why_it_is_left_out(
+    model: FrameModel, cache: EngineCache
+) -> None:
+    path = engine_file(model.path, RTX, SIZE)
+    built(path, model, cache)
+    why = "f32, the slower way: f16 is only 5.0 dB from f32, 45 are needed"
+    refused = found(model, cache, precision="f32", why_precision=why).notes[0]
+    assert refused == (
+        f"not {path.name}: it is f16, and here it runs in {why}; --precision f16 takes it all the"
+        " same"
+    )
+    built(path, model, cache, model_sha256="0" * 64, precision="f16")
+    refused = found(model, cache, precision="f32").notes[0]
+    assert re.search(r": model 0+\.\.\., here .*; it is f16, and here it runs in f32$", refused)
+
+
+class OnSomeGpu(TensorRtRtxEngine):
+    """The backend with a device that is enough to look for an engine, and not to run one."""
+
+    cuda_factory = staticmethod(lambda _: SimulatedCuda())
+
+    @classmethod
+    def why_not(cls) -> str | None:
+        return None
+
+
+def test_nothing_is_built_where_that_is_not_wanted(model: FrameModel, tmp_path: Path) -> None:
+    engine = OnSomeGpu(model, precision="f16")
+    engine.cache, engine.build_if_missing = EngineCache(tmp_path / "cache"), False
+    with pytest.raises(EngineError) as refusal:
+        engine.open(SIZE)
+    assert str(refusal.value) == (
+        "no tensorrt-rtx engine in f16 for blur.onnx at 64x48, and none is to be built now: there"
+        " is neither blur.64x48.tensorrt-rtx.engine nor blur.tensorrt-rtx.engine"
+    )
+    path = engine_file(model.path, RTX, SIZE)
+    path.write_bytes(b"something else")
+    with pytest.raises(EngineError, match=r"built now: not blur.*is no engine file of pix2live"):
+        engine.open(SIZE)
+    assert engine.engine_path is None
+    assert not (tmp_path / "cache").exists()
+
+
+def test_auto_says_of_an_engine_in_f16_that_it_was_not_proven(
+    model: FrameModel, cache: EngineCache, tmp_path: Path
+) -> None:
+    path = engine_file(model.path, RTX, SIZE)
+    card = dataclasses.replace(model.card, proofs={"f16": {"psnr_db": 5.0}})
+    engine = OnSomeGpu(dataclasses.replace(model, card=card))
+    engine.cache, engine.build_if_missing = EngineCache(tmp_path / "other"), False
+    built(path, model, cache)
+    with pytest.raises(
+        EngineError,
+        match=r"in f32 .*: it is f16, and here it runs in f32, the slower way: f16 is only 5\.0 dB",
+    ):
+        engine.open(SIZE)
+    assert engine.precision == "f32"
+
+
+def test_what_is_in_the_cache_is_taken_without_building(
+    model: FrameModel, cache: EngineCache
+) -> None:
+    first = found(model, cache)
+    again = found(model, cache, build=False)
+    assert (again.data, again.notes, again.path) == (first.data, ("engine from the cache",), None)
 
 
 def test_a_damaged_file_is_left_out(model: FrameModel, cache: EngineCache) -> None:

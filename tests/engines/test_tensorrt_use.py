@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import random
 import sys
@@ -18,7 +17,6 @@ from simulated_engine import SEEDS, SIZE, freed, new, pictures, run
 
 from engines import Engine, EngineError, FrameModel
 from engines.backends.tensorrt import TensorRtEngine, TensorRtRtxEngine
-from engines.model import Card
 from engines.nvidia.cuda_words import in_words
 from engines.nvidia.tensorrt_plan import Found
 
@@ -89,25 +87,17 @@ def test_another_thread_may_use_what_this_one_opened(inverting: FrameModel) -> N
     freed(cuda, engine.library_of_test)
 
 
-def test_it_says_what_it_is(inverting: FrameModel, tmp_path: Path) -> None:
-    card = dataclasses.replace(Card("m"), proofs={"f16": {"psnr_db": 48.12}})
-    proved = dataclasses.replace(inverting, card=card)
-    for model, said in ((inverting, "not proved"), (proved, "48.1 dB from f32")):
-        engine = new(model, SimulatedCuda())
+def test_it_says_what_it_is(inverting: FrameModel) -> None:
+    for precision in ("f16", "f32"):
+        engine = new(inverting, SimulatedCuda(), precision=precision)
         engine.open(SIZE)
         assert engine.device == "Simulated GPU (compute capability 8.6)"
-        assert (engine.precision, engine.depth, engine.size) == ("f16", 1, SIZE)
-        assert said in engine.notes[0]
-        assert "plan of the test" in engine.notes
+        assert (engine.precision, engine.depth, engine.size) == (precision, 1, SIZE)
+        assert engine.notes[0] == "plan of the test"
+        assert engine.engine_path is None
         assert engine.layers() == {"Cast": 2, "Sub": 1}
         engine.close()
-    for precision in ("f16", "f32"):
-        engine = new(inverting, SimulatedCuda())
-        engine.asked_precision = precision
-        engine.open(SIZE)
-        assert engine.precision == precision
-        engine.close()
-    engine.asked_precision = "bf16"
+    engine = new(inverting, SimulatedCuda(), precision="bf16")
     with pytest.raises(EngineError, match="tensorrt runs f16 and f32, not bf16"):
         engine.open(SIZE)
 
@@ -215,7 +205,9 @@ def test_a_plan_that_does_not_fit_is_refused(
     cuda = SimulatedCuda()
     engine = new(inverting, cuda)
     plans: Iterator[bytes] = iter([b"of another version", with_alpha.path.read_bytes()])
-    plan = lambda self, size, device, why: Found(next(plans), (), Path("nowhere"))  # noqa: E731
+    plan = lambda self, size, device, why: Found(  # noqa: E731
+        next(plans), (), Path("nowhere"), Path("some.engine")
+    )
     with monkeypatch.context() as patch:
         patch.setattr(type(engine), "_find_plan", plan)
         with pytest.raises(EngineError, match="cannot be loaded: simulated: no reason"):
@@ -223,6 +215,11 @@ def test_a_plan_that_does_not_fit_is_refused(
         freed(cuda, engine.library_of_test)
         with pytest.raises(EngineError, match=r"another model: expected .*found \['alpha'"):
             engine.open(SIZE)
+        assert engine.engine_path is None, "it did not open"
+        plans = iter([inverting.path.read_bytes()])
+        engine.open(SIZE)
+        assert engine.engine_path == Path("some.engine")
+        engine.close()
     freed(cuda, engine.library_of_test)
     with pytest.raises(EngineError, match=r"not take 'frame' of shape \(1, 8, 5000, 3\), only"):
         engine.open((5000, 8))

@@ -207,6 +207,50 @@ def test_half_precision_is_in_the_convolutions_only() -> None:
     assert generator.wide.weight.dtype == torch.float32, "the caller's network is not changed"
 
 
+class Labelled(nn.Conv2d):
+    """A convolution of somebody's own that is given whole numbers, too."""
+
+    def forward(self, image: Any, labels: Any) -> Any:
+        assert labels.dtype == torch.int64
+        return super().forward(image)
+
+
+class Doubling(nn.Module):
+    """Calls its layers as people do: by position, by name, and with the size of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1)
+        self.last = nn.ConvTranspose2d(8, 3, 3, padding=1)
+        self.labelled = Labelled(3, 3, 1)
+
+    def forward(self, image: Any) -> Any:
+        height, width = image.shape[2:]
+        image = self.labelled(image, torch.tensor([height]))
+        up = self.up(self.down(input=image), [height, width])
+        return torch.sigmoid(self.last(input=up, output_size=torch.Size([height, width])))
+
+
+def test_half_precision_takes_layers_however_they_are_called() -> None:
+    torch.manual_seed(2)
+    generator = Doubling().eval()
+    halved = in_half(generator)
+    seen: list[Any] = []
+
+    def keep(_: Any, given: Any, named: Any) -> None:
+        seen.append((*given, *named.values()))
+
+    for layer in (halved.down, halved.up, halved.last):
+        layer.register_forward_pre_hook(keep, with_kwargs=True)  # after the one of in_half
+    image = torch.rand(1, 3, 24, 32)
+    with torch.inference_mode():
+        difference = (halved(image) - generator(image)).abs()
+    assert 0 < difference.max() < 0.01
+    assert [given[0].dtype for given in seen] == [torch.float16] * 3
+    assert [given[1:] for given in seen] == [(), ([24, 32],), (torch.Size([24, 32]),)]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_on_cuda_it_is_the_same_picture(precision: str) -> None:
