@@ -128,6 +128,19 @@ def test_a_range_that_cuts_much_off_is_said(
     assert "is the range right?" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_network_for_one_size(
+    tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = module(
+        tmp_path / "own.py", "return x * self.w", "self.w = torch.nn.Parameter(torch.rand(48, 64))"
+    )
+    words = ("--module", made, "--range", "0..1", "--to", "onnx-f16", "--count", "2")
+    assert "a network for one size needs --size" in refusal(capsys, *words)
+    convert(*words, "--size", "64x48")
+    assert "takes 64x48 only" in " ".join(capsys.readouterr().err.split())
+    assert FrameModel.read("Net.onnx").fixed_size == (64, 48)
+
+
 def test_a_frame_model_stays_where_it_is_and_keeps_its_proofs(checkpoint: Path, here: Path) -> None:
     """The second step of docs/jetson.md: the engine is made where it runs."""
     convert(checkpoint, "--out", "net.onnx", "--to", "onnx-f16", *SMALL)

@@ -61,7 +61,7 @@ def torchscript_original(path: Path, words: Words) -> Original:
     wrapped.network, wrapped.takes, wrapped.gives = network, takes, gives
     wrapped.forward = network.forward
     levels = torch_levels(wrapped)
-    stride = words.stride or find_stride(levels)
+    stride = words.stride or find_stride(levels, words.size)
     card = Card(
         name=card_name(path.stem),
         architecture="TorchScript network",
@@ -135,7 +135,7 @@ def onnx_original(path: Path, words: Words) -> Original:
     height, width = (side.dim_value for side in sides)
     fixed = (width, height) if height and width else None
     levels = _onnx_levels(model, takes, gives, words)
-    stride = 1 if fixed else words.stride or find_stride(levels)
+    stride = 1 if fixed else words.stride or find_stride(levels, words.size)
     card = Card(
         name=card_name(path.stem),
         architecture=f"ONNX network, {len(model.graph.node)} operators",

@@ -104,7 +104,7 @@ def module_original(words: Words) -> Original:
         said.takes, said.gives = words.pictures()
     known = getattr(generator, "stride", None)  # of a convolution it is a pair
     stride = words.stride or (known if isinstance(known, int) else 0)
-    stride = stride or find_stride(torch_levels(generator))
+    stride = stride or find_stride(torch_levels(generator), words.size)
     name = words.module.rpartition(":")[2]
     card = Card(
         name=card_name(Path(words.source).stem if words.source else name),

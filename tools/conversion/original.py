@@ -5,6 +5,7 @@ An `Original` is right by definition: every later step is compared with its pict
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ class Words:
     entry: str | None = None
     family: str | None = None
     statistics: str | None = None
+    size: Size | None = None
 
     def pictures(self, guessed_layout: str = "nchw") -> tuple[PictureFormat, PictureFormat]:
         """Return what the network takes and gives.
@@ -71,7 +73,7 @@ class Words:
         for item in fields(self):
             name = item.name
             said = getattr(self, name) not in (None, {})
-            if name in ("source", "module", *applying) or not said:
+            if name in ("source", "module", "size", *applying) or not said:
                 continue
             raise SettingsError(f"--{name.replace('_', '-')} does not apply to {kind}")
 
@@ -111,8 +113,11 @@ def frame_model_original(model: FrameModel) -> Original:
     )
 
 
-def find_stride(levels: Levels) -> int:
+def find_stride(levels: Levels, size: Size | None) -> int:
     """Return the smallest power of two whose odd multiples come back in their own size.
+
+    A network that takes no such size but ``size`` (width, height), which a person asked for, has a
+    stride of 1: it is exported for this size alone.
 
     Raises:
         ConversionError: no such size, or the network fails on every frame.
@@ -132,8 +137,13 @@ def find_stride(levels: Levels) -> int:
         always_failed = False
         height, width = frame.shape[:2]
         reason = f"{width}x{height} comes back as {found.shape[1]}x{found.shape[0]}"
+    if size is not None:
+        frame = np.zeros((size[1], size[0], 3), np.uint8)
+        with contextlib.suppress(ConversionError):
+            if levels(frame).shape == frame.shape:
+                return 1
     if always_failed:
-        raise ConversionError(reason)
+        raise ConversionError(f"{reason} (a network for one size needs --size)")
     raise ConversionError(
         f"no size was found that the network gives back as it took it ({reason});"
         " --stride says of what the sides must be multiples"

@@ -47,6 +47,7 @@ class Request:
                 for name in ("module", "arguments", "range_out", "colour", "colour_out", "layout")
             },
             input=left.pop("input_"),
+            size=left["size"],
             **{
                 name: left.pop(name)
                 for name in ("output", "stride", "entry", "family", "statistics")
