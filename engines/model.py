@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,8 @@ class FrameModel:
     card: Card
     sha256: str
     """Of the whole file."""
+    graph_sha256: str = ""
+    """Without the metadata: the same when only the card changed; engines are built for this."""
     has_alpha: bool = False
     states: tuple[str, ...] = ()
     """Names of the state inputs; the output that feeds each is ``NAME_out``."""
@@ -141,7 +143,10 @@ class FrameModel:
         except Exception as error:  # protobuf raises its own unrelated types
             raise ModelError(f"{path} is no ONNX file. {_how_to_convert(path)}") from error
         try:
-            return _describe(proto, path, hashlib.sha256(data).hexdigest())
+            model = _describe(proto, path, hashlib.sha256(data).hexdigest())
+            del proto.metadata_props[:]
+            graph = proto.SerializeToString(deterministic=True)
+            return replace(model, graph_sha256=hashlib.sha256(graph).hexdigest())
         except ModelError as error:
             raise ModelError(
                 f"{path} is no frame model: {error}. {_how_to_convert(path)}"

@@ -143,11 +143,10 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
     if not sinks and settings.sinks[0] != "window":
         pipeline.notes.append(f"no window ({why_no_window()}); recording to {settings.sinks[0]}")
     code = run_pipeline(pipeline, console, settings)
-    if console.is_terminal:
-        console.print(age_table(pipeline))
-        for sink in pipeline.sinks:
-            if sink.path is not None:
-                console.print(f"written: {sink.path}", highlight=False, markup=False)
+    console.print(age_table(pipeline))
+    for sink in pipeline.sinks:
+        if sink.path is not None:
+            console.print(f"written: {sink.path}", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

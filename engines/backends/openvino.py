@@ -116,7 +116,7 @@ class OpenVinoEngine(Engine):
 
     def _key(self, core: Any, size: Size) -> ArtefactKey:
         return ArtefactKey(
-            model_sha256=self._frame_model().sha256,
+            model_sha256=self._frame_model().graph_sha256,
             smallest=size,
             best=size,
             largest=size,
@@ -129,7 +129,10 @@ class OpenVinoEngine(Engine):
     def _from_file(self, core: Any, size: Size) -> Any:
         """Return the compiled filter that lies beside the model, or None with a note why not."""
         path = engine_file(self._frame_model().path, self.name, size)
-        if self.depth > 1 or not path.exists():
+        if not path.exists():
+            return None
+        if self.depth > 1:
+            self.notes.append(f"compiled for {self.depth} frames under way: {path.name} is for one")
             return None
         try:
             payload = read_artefact(path, self._key(core, size)).payload
@@ -157,8 +160,10 @@ class OpenVinoEngine(Engine):
         if fast == "f32":
             self.notes.append(f"f32: {self._device} has no bf16 or f16 arithmetic")
             return fast
-        psnr_db = proven_db(model.card, f"openvino/{fast}")
-        where = "from the original network (card)"
+        key = f"openvino/{fast}"
+        psnr_db = proven_db(model.card, key)
+        original = model.card.proofs.get(key, {}).get("against_original", 1)
+        where = f"from {'the original network' if original else 'its own f32'} (card)"
         if psnr_db is None:
             psnr_db = self._measure(core, network, fast, size)
             where = "from f32 (measured now)"

@@ -57,7 +57,7 @@ class TensorRtEngine(Engine):
 
     @classmethod
     def why_not(cls) -> str | None:
-        return cuda.why_not(cls.name) or tensorrt_api.why_not(cls.name)
+        return cuda.why_not() or tensorrt_api.why_not(cls.name)
 
     def _open(self, size: Size) -> None:
         model = self._frame_model()

@@ -25,6 +25,12 @@ def load_filter(name: str | os.PathLike[str]) -> FrameModel:
     text = os.fspath(name)
     if text in filter_names():
         return FrameModel.read(FOLDER / f"{text}.onnx")
+    if text.endswith(".engine"):
+        model = f"{Path(text).name.split('.')[0]}.onnx"
+        raise ModelError(
+            f"{text} is an engine: give the frame model that it was built from, {model}; the engine"
+            " is taken from beside it"
+        )
     if not text.endswith(".onnx") and not os.path.exists(text):
         raise ModelError(
             f"no filter {text!r}; shipped: {', '.join(filter_names())}; or give a FILE.onnx"

@@ -229,7 +229,10 @@ def _explain(tensors: Mapping[str, Tensor], refusals: list[_Refusal], family: st
         return f"no generator: {other}; {keys}"
     nearest = max(refusals, key=lambda refusal: refusal.nearness)  # the first of equals
     if not nearest.nearness[0]:
-        return f"no known generator; there are: {', '.join(FAMILIES)}; {keys}"
+        return (
+            f"no known generator; there are: {', '.join(FAMILIES)}; {keys}; a network of your own:"
+            " --module FILE.py:CLASS --range LOW..HIGH"
+        )
     return (
         f"no known generator; the nearest family is {nearest.family.name}"
         f" ({nearest.family.title}), but {nearest.reason}; {keys}"

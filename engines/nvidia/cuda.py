@@ -41,7 +41,7 @@ _LOCKED: dict[int, int] = {}
 """Address -> bytes of every page-locked array that somebody holds."""
 
 
-def why_not(extra: str = "tensorrt") -> str | None:
+def why_not(extra: str = "cuda") -> str | None:
     """Return None when CUDA can be used here, else the reason in one line.
 
     ``extra`` is what to install of pix2live where pycuda is missing.

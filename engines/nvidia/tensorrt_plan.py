@@ -64,7 +64,7 @@ def find(
     """
     cache = cache or EngineCache()
     key = ArtefactKey(
-        model_sha256=model.sha256,
+        model_sha256=model.graph_sha256,
         smallest=size,
         best=size,
         largest=size,

@@ -70,6 +70,7 @@ FORWARDS = {
     "NaN": ("return x * float('nan')", "NaN"),
     "one colour": ("return x * 0 + 0.5", "one colour"),
     "another range": ("return x * 255 + 300", "outside its range"),
+    "a few levels": ("return torch.sigmoid(x) / 255", "levels 0 to 1"),
     "a tuple": ("return x, x", "a tuple of 2"),
     "a dictionary": ("return {'out': x}", "'out'"),
     "nothing": ("pass", "NoneType"),
@@ -149,8 +150,15 @@ def test_a_frame_model_stays_where_it_is_and_keeps_its_proofs(checkpoint: Path, 
     after = FrameModel.read(here / "net.onnx")
     assert after.card.proofs["f16"] == before.card.proofs["f16"]
     assert after.card.weights_sha256 == before.card.weights_sha256
-    with open_engine("net.onnx", (64, 48), backend="openvino") as engine:
-        assert engine.engine_path == Path("net.64x48.openvino.engine")
+    convert("net.onnx", "--to", "openvino", "--size", "128x96", "--count", "1")
+    for width, height in ((64, 48), (128, 96)):
+        with open_engine("net.onnx", (width, height), backend="openvino") as engine:
+            assert engine.engine_path == Path(f"net.{width}x{height}.openvino.engine")
+    # Proven against itself on one frame: worth less than against the original on two.
+    card = FrameModel.read("net.onnx").card
+    assert {(proof["against_original"], proof["frames"]) for proof in card.proofs.values()} == {
+        (1, 2)
+    }
 
 
 def test_nothing_else_is_replaced(
@@ -214,8 +222,8 @@ def test_ties_round_as_in_the_original(here: Path) -> None:
     )
     opsets = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), "halving.onnx")
-    words = ("--range", "0..1", "--out", "out.onnx", "--report", "r.json", "--to", "onnx-f16")
-    convert("halving.onnx", *words, *SMALL)
+    convert("halving.onnx", "--range", "0..1", "--report", "r.json", "--to", "onnx-f16", *SMALL)
+    assert FrameModel.read("halving.live.onnx").card.origin == "halving.onnx"
     steps = json.loads(Path("r.json").read_text())["steps"]
     assert steps[0]["numbers"]["max_difference"] == 0
 

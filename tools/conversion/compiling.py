@@ -119,7 +119,7 @@ def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -
     )
     version = tensorrt_api.version(job.backend)
     key = ArtefactKey(
-        model_sha256=model.sha256,
+        model_sha256=model.graph_sha256,
         smallest=job.smallest,
         best=job.best,
         largest=job.largest,

@@ -85,7 +85,7 @@ def module_original(words: Words) -> Original:
     words.refuse_others("a network of your own", MODULE_WORDS)
     generator = _load_class(words.module, words.arguments)
     sha256 = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ("no weights were given: it has those that its class made",)
     if words.source is not None:
         from engines.weights import read_weights
 
@@ -112,6 +112,7 @@ def module_original(words: Words) -> Original:
         stride=stride,
         origin=Path(words.source).name if words.source else words.module,
         weights_sha256=sha256,
+        training="; ".join(notes),
     )
     return _from_torch(generator, card, "own module", notes)
 

@@ -36,6 +36,9 @@ NOT_PROVEN: Final = "not proven"
 
 MARGIN: Final = 8.0
 """Levels beyond 0 to 255 that are no sign of a wrong range: networks overshoot at edges."""
+FEWEST_LEVELS: Final = 16
+MIDDLE: Final = 96
+"""A picture all above it, or all as far below white, is a sign of a wrong range."""
 OFTEN: Final = 0.3
 MOSTLY: Final = 0.9
 """Shares of what the original gives that lie outside: said, and refused."""
@@ -78,6 +81,8 @@ class Prover:
     original: Original
     frames: tuple[Pixels, ...]
     tick: Tick
+    real: bool = True
+    """Whether the frames are real ones; the card says so."""
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _master: Translate | None = None
@@ -120,6 +125,16 @@ class Prover:
                 "the original itself gives one colour whatever the frame: nothing can be proven"
                 " of it; is the range right (--range)?"
             )
+        darkest = min(int(picture.min()) for picture in self._pictures.values())
+        lightest = max(int(picture.max()) for picture in self._pictures.values())
+        used = f"the original uses the levels {darkest} to {lightest} of 0 to 255"
+        if lightest - darkest < FEWEST_LEVELS <= max(int(np.ptp(frame)) for frame in self.frames):
+            raise ConversionError(
+                f"{used}: nothing can be proven of that; the range must be another (--range,"
+                " --range-out)"
+            )
+        if darkest > MIDDLE or lightest < 255 - MIDDLE:
+            self.notes.append(f"{used} on these frames: is the range right?")
         if share > OFTEN:
             self.notes.append(
                 f"{share:.0%} of what the original gives lies outside its range and is cut off: is"
@@ -212,8 +227,12 @@ class Prover:
 
     def card_proofs(self) -> dict[str, dict[str, float]]:
         """Return what the card keeps: every step that was measured and has a key."""
+        facts = {
+            "against_original": float(self.original.levels is not None),
+            "real_frames": float(self.real),
+        }
         measured = [step for step in self.steps if step.key and step.proof is not None]
-        return {step.key: step.proof.for_card() for step in measured if step.proof}
+        return {step.key: {**step.proof.for_card(), **facts} for step in measured if step.proof}
 
     def _try_engine(
         self, path: Path, backend: str, precision: str, limits: Limits, *, required: bool

@@ -87,6 +87,8 @@ class Report:
     model_sha256: str = ""
     engines: list[EngineFile] = field(default_factory=list)
     picture: Path | None = None
+    shown: str = ""
+    """Which step the picture is of, and how close it came."""
     verdict: str = FAILED
     """``converted``, ``refused`` by a proof, ``failed`` before one, or ``interrupted``."""
     why: str = ""
@@ -137,7 +139,7 @@ class Report:
                 line = Text(f"{step.what}: {step.verdict}", COLOURS[step.verdict])
                 console.print(line.append(f": {step.why}", "default"), soft_wrap=True)
         if self.picture is not None:
-            console.print(Text(f"worst frame: {self.picture}"), soft_wrap=True)
+            console.print(Text(f"worst frame ({self.shown}): {self.picture}"), soft_wrap=True)
         if self.verdict == CONVERTED and self.model is not None:
             missing = [step.what for step in self.steps if step.verdict == NOT_PROVEN]
             proven = [step for step in self.steps if step.verdict == PROVEN]
@@ -201,7 +203,7 @@ def _labelled(picture: Pixels, label: str) -> Pixels:
 def _proof_table(steps: list[Step], frames: str, size: Size) -> Table:
     title = Text(f"Proof on {frames}, {size[0]}x{size[1]}")
     table = Table(title=title, title_justify="left")
-    for name in ("step", "against", "verdict", "PSNR dB", "max", "mean", "broken"):
+    for name in ("step", "against", "verdict", "PSNR dB", "needed", "max", "mean", "broken"):
         table.add_column(
             name, justify="left" if name in ("step", "against", "verdict") else "right"
         )
@@ -213,9 +215,10 @@ def _proof_table(steps: list[Step], frames: str, size: Size) -> Table:
 
 def _numbers(proof: Proof | None) -> list[str]:
     if proof is None:
-        return ["-"] * 4
+        return ["-"] * 5
     return [
         f"{proof.psnr_db:.1f}",
+        f"{proof.limits.psnr_db:g}",
         f"{proof.max_difference:.0f}",
         f"{proof.mean_difference:.3f}",
         f"{proof.broken_share:.0%}",

@@ -142,7 +142,10 @@ def out_path(request: Request, original: Original) -> Path:
     if out is None:
         if here is not None and original.levels is None:
             return here
-        out = Path(f"{here.stem if here is not None else original.card.name}.onnx")
+        name = here.stem if here is not None else original.card.name
+        if here is not None and here.suffix.lower() == ".onnx":
+            name += ".live"  # beside the file that was given
+        out = Path(f"{name}.onnx")
         if out.exists() and not _is_earlier_result(out, original.card):
             raise SettingsError(f"{out} is there already and is another; say where with --out")
     if out.suffix.lower() != ".onnx":

@@ -29,6 +29,7 @@ from engines import (
     write_frame_model,
 )
 from engines.generators.families import FAMILIES
+from engines.registry import why_not
 from realtime.sources.pictures import read_picture, write_picture
 from tools.conversion.compiling import Job, compile_engine, default_targets
 from tools.conversion.frames import proof_frames
@@ -43,6 +44,7 @@ from tools.conversion.report import (
     three_panels,
 )
 from tools.conversion.request import (
+    DEFAULT_SIZE,
     Request,
     check_products,
     check_request,
@@ -82,6 +84,9 @@ def run_conversion(request: Request, console: Console) -> Report:
         size=size,
     )
     console.print(Text(f"{report.source}: {card.architecture}", "bold"), soft_wrap=True)
+    if request.size is None and original.fixed_size is None and size != DEFAULT_SIZE:
+        width, height = size
+        report.notes.append(f"proven at {width}x{height}: it takes multiples of {card.stride}")
     try:
         with _interrupts() as interrupted, _drafts(out) as folder, _progress(console) as bar:
             conversion = _Conversion(
@@ -123,6 +128,7 @@ class _Conversion:
     folder: Path
     bar: Progress
     interrupted: list[int]
+    said: str = ""
 
     def run(self, out: Path) -> None:
         request, report = self.request, self.report
@@ -130,7 +136,9 @@ class _Conversion:
         report.frames = chosen.description
         if not chosen.real:
             report.notes.append("no --frames were given: a clip of your own proves more")
-        prover = Prover(self.original, chosen.frames, self._tick, report.steps, report.notes)
+        prover = Prover(
+            self.original, chosen.frames, self._tick, chosen.real, report.steps, report.notes
+        )
         prover.check_original()
         master = self._exported()
         draft = self.folder / out.name
@@ -145,7 +153,8 @@ class _Conversion:
             half = typed.model
             prover.prove_half(half, self.folder)
         prover.prove_backends(draft)
-        proofs = {**self.card.proofs, **prover.card_proofs()}
+        # What was proven against the original network is worth more than against its own FP32.
+        proofs = {**prover.card_proofs(), **self.card.proofs}
         write_frame_model(master, replace(self.card, proofs=proofs), draft)
         finished = []
         model = FrameModel.read(draft)
@@ -158,7 +167,7 @@ class _Conversion:
         )
         if worst is not None:
             finished.append(_save_picture(worst, self.folder / f"{out.stem}.proof.png"))
-            report.picture = out.with_name(finished[-1].name)
+            report.picture, report.shown = out.with_name(finished[-1].name), _shown(worst)
         try:
             for path in (*finished, draft):  # the model last: what is beside it belongs to it
                 os.replace(path, out.with_name(path.name))
@@ -206,6 +215,10 @@ class _Conversion:
         self.report.engines.append(engine)
         self.report.notes += engine.notes
         what = f"{target} engine, {engine.precision}"
+        if target.startswith("tensorrt") and why_not(target) is not None:
+            self.report.notes.append(
+                f"to run it, take {model.path.name} and {engine.path.name} together to the GPU"
+            )
         inspected = prover.prove_engine(model.path, target, engine.precision, what)
         self.report.engines[-1] = replace(engine, inspected=inspected)
         return [engine.path]
@@ -213,6 +226,9 @@ class _Conversion:
     def _tick(self, what: str, done: int, total: int) -> None:
         if self.interrupted:
             raise _ending(self.interrupted[0])
+        if not self.bar.console.is_terminal and what != self.said:
+            self.bar.console.print(f"  {what} ...", highlight=False, markup=False)
+        self.said = what
         task = self.bar.task_ids[0]
         self.bar.update(task, description=what, completed=done, total=total)
 
@@ -285,7 +301,13 @@ def _save_picture(step: Step, path: Path) -> Path:
     return path
 
 
+def _shown(step: Step) -> str:
+    assert step.proof is not None
+    return f"{step.what}, {step.proof.psnr_db:.1f} dB over all frames"
+
+
 def _show_refusal(report: Report, step: Step, out: Path, console: Console) -> None:
     report.picture = _save_picture(step, out.with_name(f"{out.stem}.refused.png"))
+    report.shown = _shown(step)
     if console.is_terminal:
         show_in_terminal(read_picture(report.picture), console)
