@@ -53,6 +53,7 @@ def checkpoint_original(path: Path, words: Words) -> Original:
                 f"--statistics is for U-Nets with batch normalisation, not {generator.architecture}"
             )
         generator.statistics = words.statistics
+        notes = [note for note in notes if "unless told otherwise" not in note]
         notes.append(STATISTICS_NOTES[words.statistics])
     card = Card(
         name=card_name(path.stem),
