@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime", reason="the proofs run in ONNX Runtime")
 
 from engines.generators.quarter import QuarterNet  # noqa: E402
 from engines.model import FrameModel  # noqa: E402
-from engines.registry import open_engine  # noqa: E402
+from engines.registry import open_engine, why_not  # noqa: E402
 from tools.cli import main  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +100,25 @@ def test_a_network_without_a_picture(
 ) -> None:
     made = module(tmp_path / "own.py", forward)
     assert word in refusal(capsys, "--module", made, "--range", "0..1", *SMALL)
+    assert not names(here)
+
+
+def test_a_class_that_is_not_there(
+    tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = module(tmp_path / "own.py", "return x")
+    line = refusal(capsys, "--module", f"{made}t", "--range", "0..1", *SMALL)
+    assert "own.py has no Nett, only Net" in line
+
+
+def test_a_gpu_that_is_not_here(
+    checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    if why_not("tensorrt-rtx") is None:
+        pytest.skip("there is a GPU here")
+    words = ("--to", "tensorrt-rtx", "--gpu", "current")
+    assert "NVIDIA driver" in refusal(capsys, checkpoint, *words, *SMALL)
     assert not names(here)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engines import FrameModel, SettingsError, Size
+from engines import EngineError, FrameModel, SettingsError, Size
 from engines.artefact import ArtefactKey, engine_file, write_artefact
 from engines.cache import EngineCache
 from engines.nvidia import tensorrt_api
@@ -17,6 +17,7 @@ from tools.conversion.report import EngineFile
 if TYPE_CHECKING:
     import onnx
 
+    from engines.nvidia.cuda import Cuda
     from engines.nvidia.tensorrt_builder import Progress
 
 Tick = Callable[[str, int, int], None]
@@ -100,12 +101,10 @@ def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -
             raise SettingsError(
                 "--gpu is for tensorrt-rtx: tensorrt builds for the GPU that is here"
             )
-        from engines.nvidia.cuda import Cuda
-
-        here = Cuda("")
+        here = _gpu()
         device, driver, targets = here.name, here.driver_version, (here.name,)
     else:
-        device = job.gpus
+        device = tuple(_capability_here() if gpu == "current" else gpu for gpu in job.gpus)
     timings = EngineCache().folder / "kernels.timings" if job.backend == "tensorrt" else None
     plan = build_plan(
         job.backend,
@@ -146,6 +145,24 @@ def _tensorrt(job: Job, model: FrameModel, graph: onnx.ModelProto, tick: Tick) -
         fp32_layers=plan.fp32_layers,
         notes=plan.notes,
     )
+
+
+def _gpu() -> Cuda:
+    """Return the GPU that is here.
+
+    Raises:
+        EngineError: there is none.
+    """
+    from engines.nvidia import cuda
+
+    reason = cuda.why_not()
+    if reason is not None:
+        raise EngineError(f"this engine is built on the GPU that will run it: {reason}")
+    return cuda.Cuda("")
+
+
+def _capability_here() -> str:
+    return "{}.{}".format(*_gpu().compute_capability)
 
 
 def _file(job: Job, model: Path) -> Path:

@@ -140,6 +140,11 @@ def _load_class(reference: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
+        if not hasattr(module, name):
+            classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+            raise ConversionError(
+                f"--module: {path} has no {name}, only {', '.join(sorted(classes)) or 'no class'}"
+            )
         made = getattr(module, name)(**arguments)
     except Pix2liveError:
         raise
