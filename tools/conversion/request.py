@@ -74,12 +74,13 @@ def check_request(request: Request) -> None:
     if request.precision == "f32" and "onnx-f16" in request.targets:
         raise SettingsError("--to onnx-f16 contradicts --precision f32")
     for target in request.targets:
-        if target.startswith("tensorrt"):
+        reason = None
+        if target == "tensorrt-rtx" and "current" not in request.gpus:
             from engines.nvidia import tensorrt_api
 
-            reason = tensorrt_api.why_not(target)
-        else:
-            reason = why_not(target) if target == "openvino" else None
+            reason = tensorrt_api.why_not(target)  # builds without a GPU
+        elif target != "onnx-f16":
+            reason = why_not(target)
         if reason is not None:
             raise SettingsError(f"--to {target}: {reason}")
     if request.gpus:
