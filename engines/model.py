@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,6 @@ class FrameModel:
     card: Card
     sha256: str
     """Of the whole file."""
-    graph_sha256: str = ""
-    """Without the metadata: the same when only the card changed; engines are built for this."""
     has_alpha: bool = False
     states: tuple[str, ...] = ()
     """Names of the state inputs; the output that feeds each is ``NAME_out``."""
@@ -121,6 +119,25 @@ class FrameModel:
     @property
     def name(self) -> str:
         return self.card.name
+
+    @property
+    def graph_sha256(self) -> str:
+        """Of the file without its metadata: the same when only the card changed.
+
+        Engines are built for this. Reads the whole file: ask once.
+
+        Raises:
+            ModelError: the file has gone or changed into something else.
+        """
+        import onnx
+
+        try:
+            proto = onnx.load(str(self.path))
+        except Exception as error:  # onnx, protobuf and the file system each raise their own
+            reason = " ".join(str(error).split())
+            raise ModelError(f"cannot read {self.path} again: {reason}") from error
+        del proto.metadata_props[:]
+        return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
     @classmethod
     def read(cls, path: str | Path) -> FrameModel:
@@ -143,10 +160,7 @@ class FrameModel:
         except Exception as error:  # protobuf raises its own unrelated types
             raise ModelError(f"{path} is no ONNX file. {_how_to_convert(path)}") from error
         try:
-            model = _describe(proto, path, hashlib.sha256(data).hexdigest())
-            del proto.metadata_props[:]
-            graph = proto.SerializeToString(deterministic=True)
-            return replace(model, graph_sha256=hashlib.sha256(graph).hexdigest())
+            return _describe(proto, path, hashlib.sha256(data).hexdigest())
         except ModelError as error:
             raise ModelError(
                 f"{path} is no frame model: {error}. {_how_to_convert(path)}"

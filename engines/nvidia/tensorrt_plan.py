@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.artefact import ArtefactKey, engine_file, read_artefact
 from engines.cache import EngineCache
-from engines.errors import ConversionError, EngineError
+from engines.errors import ConversionError, EngineError, ModelError
 from engines.model import FrameModel, Size
 from engines.nvidia import tensorrt_api
 
@@ -63,8 +63,12 @@ def find(
             line.
     """
     cache = cache or EngineCache()
+    try:
+        graph_sha256 = model.graph_sha256
+    except ModelError as error:
+        raise EngineError(str(error)) from error
     key = ArtefactKey(
-        model_sha256=model.graph_sha256,
+        model_sha256=graph_sha256,
         smallest=size,
         best=size,
         largest=size,

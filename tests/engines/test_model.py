@@ -213,6 +213,9 @@ def test_what_an_engine_needs_to_know(tmp_path: Path) -> None:
         None,
     )
     assert len(plain.sha256) == 64
+    carded = written(inverting(), tmp_path / "carded.onnx", licence="CC0")
+    assert carded.sha256 != plain.sha256
+    assert carded.graph_sha256 == plain.graph_sha256
     assert plain.sha256 != written(with_alpha(), tmp_path / "alpha.onnx").sha256
     assert FrameModel.read(tmp_path / "alpha.onnx").has_alpha
     assert written(inverting((48, 64)), tmp_path / "fixed.onnx").fixed_size == (64, 48)
