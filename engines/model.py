@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import ModelError
+from engines.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -127,17 +127,24 @@ class FrameModel:
         Engines are built for this. Reads the whole file: ask once.
 
         Raises:
-            ModelError: the file has gone or changed into something else.
+            EngineError: see `graph`.
+        """
+        proto = self.graph()
+        del proto.metadata_props[:]
+        return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+
+    def graph(self) -> onnx.ModelProto:
+        """Read the file again, with its weights.
+
+        Raises:
+            EngineError: the file cannot be read any more.
         """
         import onnx
 
         try:
-            proto = onnx.load(str(self.path))
+            return onnx.load(str(self.path))
         except Exception as error:  # onnx, protobuf and the file system each raise their own
-            reason = " ".join(str(error).split())
-            raise ModelError(f"cannot read {self.path} again: {reason}") from error
-        del proto.metadata_props[:]
-        return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+            raise EngineError(f"cannot read {self.path}: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def read(cls, path: str | Path) -> FrameModel:

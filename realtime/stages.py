@@ -149,8 +149,7 @@ class EngineStage(Stage):
     def close_engines(self, *, running: bool = False) -> None:
         """Close the engines that have left the run; with ``running`` all of them.
 
-        In the pipeline's thread, which opened the first: OpenVINO ties a signal stack to the
-        thread that opens, and frees it where it is closed; the next signal would crash.
+        In the pipeline's thread, which opened the first: libraries tie things to it.
         """
         waiting = self._next
         for engine in tuple(self._opened):

@@ -226,5 +226,5 @@ def _measured_db(model: FrameModel, size: Size) -> float:
     from engines.graphs.half import to_half
     from engines.graphs.half_proof import half_psnr_db
 
-    master = tensorrt_plan.read_graph(model)
+    master = model.graph()
     return half_psnr_db(master, to_half(master).model, made_picture(measured_size(size, model.fit)))

@@ -34,15 +34,9 @@ def rebuild(model: FrameModel) -> nn.Module:
         EngineError: it is none of the known families, or weights are missing: exporters fold batch
             normalisation into convolutions, for instance.
     """
-    import onnx
-
     cannot = f"torch cannot rebuild {model.card.architecture!r} from a frame model"
     instead = "take --backend openvino or onnxruntime"
-    try:
-        proto = onnx.load(str(model.path))
-    except Exception as error:  # onnx, protobuf and the file system each raise their own
-        reason = str(error).splitlines()[0]
-        raise EngineError(f"cannot read {model.path}: {reason}") from error
+    proto = model.graph()
     weights = _weights(proto)
     if not weights or model.states:
         lacks = "it has states" if model.states else f"it has no weights named {PREFIX}..."

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from engines.artefact import replace_file
 from engines.errors import EngineError
 from engines.nvidia.cuda import Stream
 from engines.nvidia.frame_ring import FRAME, TRANSLATED, Enqueue
@@ -135,14 +135,9 @@ class Network:
         data = bytes(serialized) if serialized is not None else b""
         if not data:
             return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(data)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            replace_file(path, (data,))
 
     def layers(self) -> dict[str, int]:
         """Return how many layers of each kind the engine has, as TensorRT's own inspector says.

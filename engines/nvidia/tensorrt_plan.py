@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from engines.artefact import ArtefactKey, engine_file, read_artefact
 from engines.cache import EngineCache
-from engines.errors import ConversionError, EngineError, ModelError
+from engines.errors import ConversionError, EngineError
 from engines.model import FrameModel, Size
 from engines.nvidia import tensorrt_api
 
 if TYPE_CHECKING:
-    import onnx
-
     from engines.nvidia.tensorrt_builder import Plan, Progress
 
 
@@ -63,12 +61,8 @@ def find(
             line.
     """
     cache = cache or EngineCache()
-    try:
-        graph_sha256 = model.graph_sha256
-    except ModelError as error:
-        raise EngineError(str(error)) from error
     key = ArtefactKey(
-        model_sha256=graph_sha256,
+        model_sha256=model.graph_sha256,
         smallest=size,
         best=size,
         largest=size,
@@ -160,7 +154,7 @@ def _build(
     portable = capabilities(key.backend)
     timings = None if cache.why_nothing_is_kept else cache.folder / "kernels.timings"
     try:
-        master = read_graph(model)
+        master = model.graph()
         plan: Plan = build_plan(
             key.backend,
             to_half(master).model if key.precision == "f16" else master,
@@ -180,17 +174,3 @@ def _build(
         "notes": list(plan.notes),
     }
     return plan.data, facts
-
-
-def read_graph(model: FrameModel) -> onnx.ModelProto:
-    """Return the graph of a frame model.
-
-    Raises:
-        EngineError: the file cannot be read any more.
-    """
-    import onnx
-
-    try:
-        return onnx.load(str(model.path))
-    except Exception as error:  # onnx, protobuf and the file system each raise their own
-        raise EngineError(f"cannot read {model.path}: {str(error).splitlines()[0]}") from error

@@ -97,17 +97,11 @@ class Original:
 
 def frame_model_original(model: FrameModel) -> Original:
     """Return a frame model: nothing is left to do but FP16, engines and their proofs."""
-
-    def graph(_: Size | None) -> onnx.ModelProto:
-        import onnx
-
-        return onnx.load(str(model.path))
-
     return Original(
         card=model.card,
         described="FP32 ONNX",
         levels=None,
-        graph=graph,
+        graph=lambda _: model.graph(),
         fixed_size=model.fixed_size,
         notes=("it is a frame model already: its own FP32 pictures are the reference",),
     )
