@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, field, fields
@@ -63,6 +64,11 @@ class Card:
     training: str = ""
     proofs: dict[str, dict[str, float]] = field(default_factory=dict)
     """Backend and precision (``openvino/bf16``) -> how far it is from the original network."""
+    command: str = ""
+    """What makes this filter again, word for word: ``pix2live train style ...``."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """What was measured of it; units are in the names: ``warping_error_1e3``,
+    ``training_minutes``."""
 
     def to_json(self) -> str:
         return json.dumps({"version": CARD_VERSION, **asdict(self)}, ensure_ascii=False)
@@ -82,7 +88,7 @@ class Card:
             raise ModelError("the card must be a JSON object with a name")
         known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
         for name, value in known.items():
-            expected = {"stride": int, "proofs": dict}.get(name, str)
+            expected = {"stride": int, "proofs": dict, "measures": dict}.get(name, str)
             if not isinstance(value, expected) or isinstance(value, bool):
                 raise ModelError(f"the card's {name} must be {expected.__name__}, found {value!r}")
         card = cls(**known)
@@ -91,6 +97,11 @@ class Card:
                 isinstance(number, (int, float)) for number in numbers.values()
             ):
                 raise ModelError(f"the card's proof {name!r} must be numbers, found {numbers!r}")
+        for name, number in card.measures.items():
+            if not _is_finite(number):
+                raise ModelError(
+                    f"the card's measure {name!r} must be a finite number, found {number!r}"
+                )
         if card.stride < 1:
             raise ModelError(f"the card's stride must be 1 or more, found {card.stride}")
         if card.task not in TASKS:
@@ -228,6 +239,13 @@ def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> N
     finally:
         with contextlib.suppress(OSError):  # after the replacement there is none
             temporary.unlink()
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # JSON has integers of any length
+        return False
 
 
 def _how_to_convert(path: Path) -> str:

@@ -17,6 +17,7 @@ NEVER_IMPORTED = ("tests", "benchmarks", "examples")
 EXTRAS = (
     *("torch", "onnxscript", "onnxruntime", "mss", "skvideo"),
     *("aiortc", "pycuda", "cuda", "safetensors", "tensorrt", "tensorrt_rtx"),
+    *("lightning_fabric", "tensorboard", "torchvision", "pydicom"),
 )
 NEEDS_TORCH = ("engines.generators.", "engines.export", "tools.train.")
 """PyTorch is what these are about; nothing else may import them before they are used."""

@@ -18,11 +18,14 @@ import click
 from rich.console import Console
 
 from engines import Pix2liveError, SettingsError, Size, SourceError, open_engine
-from realtime import Pipeline, Sink, open_source
+from realtime import Pipeline, Sink, Source, open_sink, open_source
 from realtime.effects.views import VIEWS
 from realtime.pipeline import MODES
+from realtime.sinks.images import ImagesSink
 from realtime.sinks.window import why_no_window
 from realtime.sources import parse_size
+from realtime.sources.images import ImagesSource
+from realtime.sources.levels import Window
 from tools.report import BuildProgress, LiveStatus, age_table, stats_json, write_json
 
 DEFAULT_FILTER = "comic"
@@ -45,6 +48,8 @@ class Settings:
     view: str = "filtered"
     split_at: float = 0.5
     overlay: bool | None = None
+    window: Window | None = None
+    out_window: Window | None = None
     seconds: float | None = None
     frames: int | None = None
     stats: Path | None = None
@@ -59,6 +64,20 @@ class SizeType(click.ParamType[Size]):
         try:
             return value if isinstance(value, tuple) else parse_size(value)
         except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class WindowType(click.ParamType[Window]):
+    """LOW:HIGH, levels of grey."""
+
+    name = "LOW:HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Window:
+        try:
+            return value if isinstance(value, Window) else Window.parse(value)
+        except SettingsError as error:
             self.fail(str(error), param, ctx)
 
 
@@ -113,6 +132,18 @@ class SizeType(click.ParamType[Size]):
     default=None,
     help="Draw fps and age on the picture.  [default: in windows only]",
 )
+@click.option(
+    "--window",
+    type=WindowType(),
+    help="For grey pictures of 16 bits and DICOM: the levels that become black and white."
+    "  [default: all of 16 bits; DICOM's own]",
+)
+@click.option(
+    "--out-window",
+    type=WindowType(),
+    help="Folders get grey PNGs of 16 bits, named after the source's files: these levels are"
+    " black and white.",
+)
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after this time.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames.")
 @click.option(
@@ -157,12 +188,14 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
         Pix2liveError: a name or path that leads nowhere, or settings that do not fit together.
     """
     source = open_source(settings.source)
+    sinks = [*(open_sink(spec) for spec in settings.sinks), *more_sinks]
+    set_windows(settings, source, sinks)
     model = None if settings.backend == "identity" else settings.filter
     engine = open_engine(model, backend=settings.backend, precision=settings.precision)
     pipeline = Pipeline(
         source,
         engine,
-        [*settings.sinks, *more_sinks],
+        sinks,
         mode=settings.mode,
         size=settings.size,
         max_age_ms=settings.max_age_ms,
@@ -175,6 +208,28 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
     if settings.stats is not None:
         check_stats_path(settings.stats, pipeline)
     return pipeline
+
+
+def set_windows(settings: Settings, source: Source, sinks: Sequence[Sink]) -> None:
+    """Hand the windows of grey levels to who can use them.
+
+    Raises:
+        SettingsError: nobody can.
+    """
+    if settings.window is not None:
+        if not isinstance(source, ImagesSource):
+            raise SettingsError(
+                f"--window is for pictures and folders of pictures; the source is {source.name}"
+            )
+        source.window = settings.window
+    if settings.out_window is not None:
+        folders = [sink for sink in sinks if isinstance(sink, ImagesSink)]
+        if not folders:
+            raise SettingsError("--out-window is for sinks that are folders: --sink FOLDER/")
+        for folder in folders:
+            folder.window = settings.out_window
+            if isinstance(source, ImagesSource):
+                folder.names = source.names  # filled when the source opens
 
 
 def check_stats_path(path: Path, pipeline: Pipeline) -> None:

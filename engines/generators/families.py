@@ -104,7 +104,7 @@ _FAMILIES = (
         "QuarterNet of pix2live",
         "after Shi et al., 2016, and Lim et al., 2017",
         "head.weight (channels, 48, 3, 3), blocks.N.first.weight, tail.weight (48, ...)",
-        r"(head|tail)\.\w+|blocks\.[0-9]+\.(first|second)\.\w+",
+        r"(head|tail|head_norm)\.\w+|blocks\.[0-9]+\.(first|second)(_norm)?\.\w+|dilations",
         "engines.generators.quarter:build",
     ),
 )

@@ -13,6 +13,7 @@ from engines.base import Pixels
 from engines.errors import ConversionError, EngineError
 from engines.export import FrameTranslator
 from engines.generators.families import recognise
+from engines.generators.quarter import dilations_of
 from engines.model import FrameModel
 from engines.proof import Limits, Proof, compare
 
@@ -38,6 +39,7 @@ def rebuild(model: FrameModel) -> nn.Module:
     instead = "take --backend openvino or onnxruntime"
     proto = model.graph()
     weights = _weights(proto)
+    weights |= dilations_of(proto.graph, PREFIX)
     if not weights or model.states:
         lacks = "it has states" if model.states else f"it has no weights named {PREFIX}..."
         raise EngineError(f"{cannot}: {lacks}; {instead}")
@@ -83,17 +85,24 @@ def _weights(proto: onnx.ModelProto) -> dict[str, Tensor]:
     from onnx import numpy_helper
 
     return {
-        item.name.removeprefix(PREFIX): torch.from_numpy(np.array(numpy_helper.to_array(item)))
+        _own_name(item.name): torch.from_numpy(np.array(numpy_helper.to_array(item)))
         for item in proto.graph.initializer
         if item.name.startswith(PREFIX)
     }
+
+
+def _own_name(name: str) -> str:
+    """The name in the generator; one that was trained may be exported with what is around it."""
+    while name.startswith(PREFIX):
+        name = name.removeprefix(PREFIX)
+    return name
 
 
 def _zero_biases(proto: onnx.ModelProto, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A bias for every convolution that has none."""
     zeros = {}
     for node in proto.graph.node:
-        name = node.input[1].removeprefix(PREFIX) if len(node.input) > 1 else ""
+        name = _own_name(node.input[1]) if len(node.input) > 1 else ""
         bias = name.removesuffix("weight") + "bias"
         if node.op_type in ("Conv", "ConvTranspose") and name in weights and bias not in weights:
             zeros[bias] = torch.zeros(weights[name].shape[node.op_type == "ConvTranspose"])

@@ -5,7 +5,8 @@ Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmenta
 layout of the authors' PyTorch version, where every level is a block inside the block around it:
 
 * outermost: 0 convolution, 1 block, 2 ReLU, 3 transposed convolution, 4 tanh;
-* between: 0 leaky ReLU, 1 convolution, 2 norm, 3 block, 4 ReLU, 5 transposed convolution, 6 norm;
+* between: 0 leaky ReLU, 1 convolution, 2 norm, 3 block, 4 ReLU, 5 transposed convolution, 6 norm,
+  7 dropout where the level is no wider than the one around it;
 * innermost: 0 leaky ReLU, 1 convolution, 2 ReLU, 3 transposed convolution, 4 norm.
 
 All convolutions are 4x4 with stride 2 and zero padding of 1.
@@ -34,6 +35,7 @@ from engines.generators.matching import (
 
 KERNEL: Final = 4
 SLOPE: Final = 0.2
+DROPOUT: Final = 0.5
 MOST_LEVELS: Final = 10
 """The stride is 2^levels: 1024 pixels."""
 STATISTICS: Final = ("running", "batch")
@@ -46,7 +48,9 @@ class Normalisation(nn.Module):
     """Batch or instance normalisation, computed in float32 whatever the type of the module.
 
     With ``statistics`` "running" the mean and variance are those of the file; with "batch" each
-    picture's own, which is instance normalisation. (N, C, H, W) in and out.
+    picture's own, which is instance normalisation. (N, C, H, W) in and out. In training mode the
+    running ones follow those of the batch, which is used (Ioffe and Szegedy, "Batch Normalization",
+    2015).
     """
 
     weight: Tensor | None
@@ -71,7 +75,9 @@ class Normalisation(nn.Module):
         if self.statistics == "running":
             assert mean is not None
             assert variance is not None
-            found = functional.batch_norm(x.float(), mean, variance, scale, shift)
+            found = functional.batch_norm(
+                x.float(), mean, variance, scale, shift, training=self.training
+            )
         else:
             found = functional.instance_norm(x.float(), weight=scale, bias=shift)
         return found.to(x.dtype)
@@ -115,8 +121,8 @@ class UNet(nn.Module):
 
     ``takes`` and ``gives`` say which colours (by the number of channels: grey, RGB or RGBA).
 
-    The dropout of the original is left out: its authors keep it on when they test, but fresh noise
-    in every frame flickers, and no two runs would give the same picture to compare.
+    The dropout of the original is on in training mode only: its authors keep it on when they test,
+    but fresh noise in every frame flickers, and no two runs would give the same picture to compare.
     """
 
     def __init__(self, levels: list[_Level], style: _Style) -> None:
@@ -125,7 +131,9 @@ class UNet(nn.Module):
         for level in reversed(levels[1:]):
             inside = [] if block is None else [style.norm(level.inner), block]
             up = level.up(bias=style.biased)
-            steps = (level.down(bias=style.biased), *inside, nn.ReLU(), up, style.norm(level.back))
+            steps = [level.down(bias=style.biased), *inside, nn.ReLU(), up, style.norm(level.back)]
+            if level.dropout:
+                steps.append(nn.Dropout(DROPOUT))
             block = SkipBlock(nn.LeakyReLU(SLOPE), *steps)
         assert block is not None
         first = levels[0]
@@ -195,6 +203,11 @@ class _Level:
 
     def down(self, *, bias: bool) -> nn.Module:
         return nn.Conv2d(self.outer, self.inner, KERNEL, 2, 1, bias=bias)
+
+    @property
+    def dropout(self) -> bool:
+        """Whether the original has it: where a level between is as wide as the one around it."""
+        return self.inner == self.outer and not self.innermost
 
     def up(self, *, bias: bool) -> nn.Module:
         channels = self.inner if self.innermost else 2 * self.inner

@@ -141,6 +141,15 @@ def test_a_state_that_cannot_be_fed_back_is_refused(
         ('{"name": "x", "proofs": []}', "the card's proofs must be dict"),
         ('{"name": "x", "proofs": {"a": 3}}', "the card's proof 'a' must be numbers"),
         ('{"name": "x", "proofs": {"a": {"psnr_db": "x"}}}', "the card's proof 'a' must be"),
+        ('{"name": "x", "command": ["a"]}', "the card's command must be str, found ['a']"),
+        ('{"name": "x", "measures": []}', "the card's measures must be dict, found []"),
+        ('{"name": "x", "measures": {"a": "1"}}', "the card's measure 'a' must be a finite number"),
+        ('{"name": "x", "measures": {"a": true}}', "a finite number, found True"),
+        ('{"name": "x", "measures": {"a": null}}', "a finite number, found None"),
+        ('{"name": "x", "measures": {"a": {"b": 1}}}', "a finite number, found {'b': 1}"),
+        ('{"name": "x", "measures": {"a": 1e999}}', "a finite number, found inf"),
+        ('{"name": "x", "measures": {"a": NaN}}', "a finite number, found nan"),
+        ('{"name": "x", "measures": {"a": 1%s}}' % ("0" * 400), "a finite number, found 1000"),
     ],
 )
 def test_a_broken_card_is_refused(card: str | None, reason: str, tmp_path: Path) -> None:
@@ -184,6 +193,10 @@ CARDS = st.builds(
     licence=TEXT,
     training=TEXT,
     proofs=st.dictionaries(TEXT, NUMBERS, max_size=3),
+    command=TEXT,
+    measures=st.dictionaries(
+        TEXT, st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9), max_size=3
+    ),
 )
 
 
@@ -202,6 +215,20 @@ def test_a_card_survives_the_file(tmp_path_factory: pytest.TempPathFactory, card
 def test_a_newer_card_is_read() -> None:
     text = json.dumps({"version": 9, "name": "x", "stride": 2, "mood": {"happy": True}})
     assert Card.from_json(text) == Card(name="x", stride=2)
+
+
+def test_an_older_card_is_read() -> None:
+    """Cards of version 1 were written before there were commands and measures."""
+    card = Card.from_json(json.dumps({"version": 1, "name": "x", "proofs": {}}))
+    assert (card.command, card.measures) == ("", {})
+
+
+def test_a_card_that_cannot_be_read_again_is_not_written(tmp_path: Path) -> None:
+    for measures in ({"flicker": float("nan")}, {"flicker": "low"}):
+        card = Card(name="m", measures=measures)  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match=r"not written, .*measure 'flicker'"):
+            write_frame_model(inverting(), card, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_an_engine_needs_to_know(tmp_path: Path) -> None:

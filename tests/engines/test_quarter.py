@@ -8,17 +8,25 @@ import pytest
 torch = pytest.importorskip("torch", reason="QuarterNet is a PyTorch module; install torch")
 pytest.importorskip("onnxscript", reason="PyTorch's ONNX exporter needs onnxscript")
 
-from engines.errors import ModelError  # noqa: E402
+from engines.errors import ConversionError, ModelError  # noqa: E402
 from engines.export import FrameTranslator, export_frame_model  # noqa: E402
+from engines.generators.families import recognise  # noqa: E402
 from engines.generators.quarter import QuarterNet  # noqa: E402
-from engines.model import Card  # noqa: E402
+from engines.generators.rebuilding import prove_same, rebuild  # noqa: E402
+from engines.model import Card, FrameModel  # noqa: E402
+from engines.weights import read_weights  # noqa: E402
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "filters" / "comic.onnx"
 
 
-def random_network(channels: int = 8, blocks: int = 2) -> QuarterNet:
+WIDE = (1, 3, 2)
+
+
+def random_network(
+    channels: int = 8, blocks: int = 2, dilations: tuple[int, ...] | None = None
+) -> QuarterNet:
     torch.manual_seed(7)
-    network = QuarterNet(channels, blocks).eval()
+    network = QuarterNet(channels, blocks, dilations).eval()
     torch.nn.init.normal_(network.tail.weight, std=0.05)
     return network
 
@@ -37,16 +45,109 @@ def test_it_starts_close_to_the_identity() -> None:
     assert torch.allclose(QuarterNet(16, 1)(image), image, atol=0.1)
 
 
-def test_what_it_sees_ends_where_the_docstring_says() -> None:
-    network = random_network(blocks=1)
-    image = torch.rand(1, 3, 64, 64)
+def test_in_training_it_is_not_clamped() -> None:
+    network = random_network()
+    torch.nn.init.normal_(network.tail.weight, std=1.0)
+    image = torch.rand(1, 3, 16, 16)
+    shown, learned = network(image), network.train()(image)
+    assert learned.min() < 0
+    assert learned.max() > 1
+    assert torch.equal(shown, learned.clamp(0, 1))
+
+
+@pytest.mark.parametrize("dilations", [None, (1,), (3,), (2, 4)])
+def test_what_it_sees_ends_where_the_docstring_says(dilations: tuple[int, ...] | None) -> None:
+    spread = dilations or (1,)
+    network = random_network(blocks=len(spread), dilations=dilations).train()
+    image = torch.rand(1, 3, 96, 96)
     changed = image.clone()
     changed[..., 0:4, 0:4] = 1 - changed[..., 0:4, 0:4]
-    reach = 4 * (2 * 1 + 2)
+    reach = 4 * (2 + len(spread) + sum(spread))
     with torch.inference_mode():
-        difference = (network.unclamped(image) - network.unclamped(changed)).abs()
-    assert difference[..., :4, :4].max() > 0
-    assert difference[..., 4 + reach :, :].max() < 1e-5
+        difference = (network(image) - network(changed)).abs()
+    assert difference[..., 4 + reach - 4 : 4 + reach, :].max() > 0
+    assert difference[..., 4 + reach :, :].max() == 0
+
+
+def test_dilations_cost_nothing_and_are_told() -> None:
+    plain, wide = random_network(blocks=3), random_network(blocks=3, dilations=WIDE)
+    assert [value.shape for value in plain.parameters()] == [v.shape for v in wide.parameters()]
+    assert wide.architecture == "QuarterNet, 8 channels, 3 blocks, dilations 1 3 2"
+    assert "dilations" not in plain.state_dict()
+    assert random_network(blocks=3, dilations=(1, 1, 1)).state_dict().keys() == (
+        plain.state_dict().keys()
+    )
+    assert wide.state_dict()["dilations"].tolist() == [1, 3, 2]
+
+
+def test_without_blocks_it_has_a_name_too() -> None:
+    assert QuarterNet(8, 0).architecture == "QuarterNet, 8 channels, 0 blocks"
+
+
+@pytest.mark.parametrize("dilations", [(1,), (1, 2, 1), (0, 1), (1, -2), (65, 1)])
+def test_dilations_that_cannot_be_are_refused(dilations: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected 2 dilations, one a block, 1 to 64; found"):
+        QuarterNet(8, 2, dilations)
+
+
+@pytest.mark.parametrize("dilations", [None, WIDE])
+def test_saved_weights_are_recognised(dilations: tuple[int, ...] | None, tmp_path: Path) -> None:
+    network = random_network(blocks=3, dilations=dilations)
+    path = tmp_path / "quarter.pth"
+    torch.save(network.state_dict(), path)
+    found = recognise(read_weights(path).tensors)
+    assert found.family.name == "quarter"
+    assert found.generator.architecture == network.architecture
+    image = torch.rand(1, 3, 32, 48)
+    assert torch.equal(found.generator(image), network(image))
+
+
+@pytest.mark.parametrize(
+    ("dilations", "says"),
+    [
+        (torch.tensor([1, 3]), "must be 3 whole numbers"),
+        (torch.tensor([[1, 3, 2]]), "must be 3 whole numbers"),
+        (torch.tensor([1.0, 3.0, 2.0]), "must be 3 whole numbers"),
+        (torch.tensor([1, 3, 2], dtype=torch.uint8), "must be 3 whole numbers"),
+        (torch.tensor([1j, 3, 2]), "must be 3 whole numbers"),
+        (torch.tensor([1, 0, 2]), r"1 to 64; found \[1, 0, 2\]"),
+        (torch.tensor([1, -1, 2]), r"1 to 64; found \[1, -1, 2\]"),
+        (torch.tensor([1, 2**60, 2]), "1 to 64; found"),
+        (torch.tensor([1, 3, 2], device="meta"), "no network has these shapes"),
+    ],
+)
+def test_wrong_dilations_of_a_file_are_refused(dilations: torch.Tensor, says: str) -> None:
+    state = random_network(blocks=3).state_dict() | {"dilations": dilations}
+    with pytest.raises(ConversionError, match=f"quarter.*{says}"):
+        recognise(state)
+
+
+def test_dilations_survive_export(tmp_path: Path) -> None:
+    network = random_network(blocks=3, dilations=WIDE)
+    path = tmp_path / "q.onnx"
+    export_frame_model(network, Card(name="q", stride=4, architecture=network.architecture), path)
+    image = torch.rand(1, 3, 32, 48)
+    model = FrameModel.read(path)
+    for rebuilt in (QuarterNet.from_frame_model(path), rebuild(model)):
+        assert rebuilt.architecture == network.architecture
+        with torch.inference_mode():
+            assert torch.equal(rebuilt(image), network(image))
+    assert prove_same(rebuilt, model).passed
+
+
+def test_dilations_of_an_exported_file_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "q.onnx"
+    export_frame_model(random_network(blocks=3, dilations=WIDE), Card(name="q", stride=4), path)
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "dilations" and list(attribute.ints) == [3, 3]:
+                attribute.ints[:] = [10**9, 10**9]
+    onnx.save(model, str(path))
+    with pytest.raises(ModelError, match="expected 3 dilations, one a block, 1 to 64; found"):
+        QuarterNet.from_frame_model(path)
 
 
 def test_the_weights_survive_export(tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+from typing import Final
 
 import click
 
-from engines.errors import EngineError
-
-RECIPES = {"paired": ("tools.train.paired:paired", "From pairs, or from a slow teacher function.")}
+COMMANDS: Final = "tools.train.commands"
+RECIPES: Final = {
+    "style": "Paint like a picture: photographs and one painting are enough.",
+    "paired": "From pairs of pictures, or from a slow teacher function.",
+    "unpaired": "From two folders without pairs: a filter in each direction.",
+}
 
 
 class Recipes(click.Group):
-    """Imports a recipe when it is called: they need torch."""
+    """Imports the commands when one is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(RECIPES)
@@ -21,17 +24,14 @@ class Recipes(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in RECIPES:
             return None
-        if importlib.util.find_spec("torch") is None:
-            raise EngineError("training needs torch: pip install 'pix2live[torch]'")
-        module, _, attribute = RECIPES[cmd_name][0].partition(":")
-        found: click.Command = getattr(importlib.import_module(module), attribute)
+        found: click.Command = getattr(importlib.import_module(COMMANDS), cmd_name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in RECIPES.items()])
+            formatter.write_dl(list(RECIPES.items()))
 
 
 @click.group(cls=Recipes)
 def train() -> None:
-    """Train a filter of your own."""
+    """Train a filter of your own; every recipe ends with a file for `run --filter`."""

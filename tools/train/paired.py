@@ -1,272 +1,254 @@
-"""Train a filter from pairs: a teacher shows on photographs what the network shall do live.
+"""Train a filter from pairs: pictures, and what they shall become.
 
-The teacher is slow and exact; the network learns from damaged photographs, at a quarter of the
-resolution, and ends as a frame model with proofs on its card.
+The conditional GAN of Isola, Zhu, Zhou and Efros, "Image-to-Image Translation with Conditional
+Adversarial Networks" (2017): L1 and a PatchGAN that sees input and output together; feature
+matching and several scales after Wang et al., "High-Resolution Image Synthesis and Semantic
+Manipulation with Conditional GANs" (2018). The pairs come from two folders, from one folder of
+side-by-side pictures, or from a teacher: a slow picture function that is distilled.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-import click
-import cv2
-import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
 
-from engines import Card, write_frame_model
-from engines.errors import Pix2liveError
-from engines.export import export_frame_model
-from engines.generators.quarter import STRIDE, QuarterNet
-from engines.proof import prove_frame_model
-from tools.train.pairs import Pair, Picture, frames_of, load_teacher, make_pairs
-from tools.train.trainer import Batches, Settings, Trainer
+from engines.errors import SettingsError
+from tools.train.adversarial import feature_matching, gan_loss
+from tools.train.crops import StepSampler, loader
+from tools.train.discriminators import MultiScale
+from tools.train.generators import check_crop
+from tools.train.pair_folders import PairCrops, read_pairs, read_side_by_side
+from tools.train.pairs import LARGEST_CROP_PX, Degrader, Pair, Picture, load_teacher, make_pairs
+from tools.train.recipe import (
+    Average,
+    Batch,
+    Recipe,
+    Report,
+    Scalars,
+    Settings,
+    as_unit,
+    channels_last,
+    held_out,
+    set_learning_rate,
+    translate,
+    warm_cosine,
+    whole_cells,
+)
+from tools.train.start import begin_with
 
-SHEET_ROWS: Final = 4
-SHEET_CELL_PX: Final = 480
-VALIDATION_FRAMES: Final = 30
-LOG_EVERY: Final = 0.05
-
-PRESETS: Final[dict[str, dict[str, Any]]] = {
-    "comic": {
-        "teacher": "tools.train.teachers:comic",
-        "channels": 64,
-        "blocks": 3,
-        "minutes": 38.0,
-        "title": "Comic",
-        "domains": "photo -> comic",
-        "licence": "Apache-2.0",
-        "origin": "trained by the pix2live project on CC0, public-domain and CC-BY photographs",
-    },
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Where a run is. ``done`` goes from 0 to 1."""
-
-    what: str
-    done: float
-    step: int = 0
-    loss: float = float("nan")
+GRADIENT_WEIGHT: Final = 1.0
+DISCRIMINATOR_RATE: Final = 0.2  # of the generator's learning rate
+ADAM_BETAS: Final = (0.5, 0.999)  # Radford et al., 2016: less momentum for adversaries
 
 
-Report = Callable[[Event], None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedSettings(Settings):
+    """Where the pairs come from, and what the losses weigh."""
 
+    input: Path | None = None
+    target: Path | None = None
+    pairs: Path | None = None
+    teacher: str = ""
+    variants: int = 3
+    """How often a teacher sees each photograph, in other light and size."""
+    l1_weight: float = 1.0
+    adversarial_weight: float = 0.01
+    feature_weight: float = 0.0
+    scales: int = 1
+    condition: bool = True
+    discriminator_width: int = 64
+    mirror: bool = True
+    damage: bool = False
+    """Whether inputs are made to look as if a cheap camera had taken them."""
 
-def train(settings: Settings, report: Report = lambda _: None) -> Path:
-    """Train, export and prove; return the frame model's path.
-
-    Ctrl-C ends the training early: what was learned so far is saved, exported and proved.
-
-    Raises:
-        SettingsError, SourceError: the settings or the photographs cannot be used.
-        Pix2liveError: the loss was not finite. The last good state is in ``checkpoint.pt``.
-        ConversionError: the exported model is not the same picture as the network.
-    """
-    settings.check()
-    settings.out.mkdir(parents=True, exist_ok=True)
-    teacher = load_teacher(settings.teacher)
-    pairs: list[Pair] = []
-    made = make_pairs(
-        settings.photos,
-        teacher,
-        settings.out / "cache",
-        variants=settings.variants,
-        smallest_px=settings.crop_px,
-        seed=settings.seed,
-    )
-    for pair, count in made:
-        pairs.append(pair)
-        report(Event("teacher", len(pairs) / count))
-    trainer = Trainer(settings)
-    frames = _validation(settings, pairs)
-    shown = frames[:: -(-len(frames) // SHEET_ROWS)]
-    rows = [Pair(frame, teacher(frame)) for frame in shown]
-    trainer.save()  # so that there is always a last good state
-    batches = Batches(pairs, settings)
-    started_s = time.monotonic()
-    try:
-        for batch in batches:
-            done = (
-                trainer.step / settings.steps
-                if settings.steps
-                else (time.monotonic() - started_s) / (60 * settings.minutes)
+    def check(self) -> None:
+        super(PairedSettings, self).check()
+        given = [
+            bool(self.pairs),
+            bool(self.input and self.target),
+            bool(self.input and self.teacher),
+        ]
+        if sum(given) != 1:
+            raise SettingsError(
+                "give one source of pairs: --input DIR with --target DIR, --pairs DIR,"
+                " or --input DIR with --teacher module:function"
             )
-            if done >= 1:
-                break
-            loss = trainer.learn(*batch, done)
-            if trainer.step % 20 == 0:
-                report(Event("training", done, trainer.step, loss))
-            if trainer.step % settings.sheet_every == 0:
-                trainer.save()
-                _write_sheet(settings.out, trainer, rows)
-    except KeyboardInterrupt:
-        report(Event("stopped early", 1, trainer.step))
-    finally:
-        batches.close()
-    trainer.save()
-    _write_sheet(settings.out, trainer, rows)
-    report(Event("export", 1, trainer.step))
-    return export(settings, trainer.averaged, trainer.step, frames)
+        if not 16 <= self.crop_px <= LARGEST_CROP_PX or self.crop_px % 4:
+            raise SettingsError(
+                f"--crop must be a multiple of 4 from 16 to {LARGEST_CROP_PX}, found {self.crop_px}"
+            )
+        weights = (self.l1_weight, self.adversarial_weight, self.feature_weight)
+        if min(weights) < 0 or not max(weights):
+            raise SettingsError(f"the weights must be 0 or more, and not all 0, found {weights}")
+        if min(self.scales, self.variants, self.discriminator_width) < 1:
+            raise SettingsError("--scales, --variants and --discriminator-width must be 1 or more")
 
 
-def export(settings: Settings, network: QuarterNet, step: int, frames: list[Picture]) -> Path:
-    """Write ``OUT/NAME.onnx`` and prove it on ``frames`` against the PyTorch network.
+class Paired(Recipe):
+    """Input pictures in, pictures like their targets out."""
 
-    Raises:
-        ConversionError: a backend gives another picture than PyTorch.
-    """
-    import onnx
+    task: ClassVar[str] = "paired"
+    settings: PairedSettings
 
-    path = settings.out / f"{settings.name}.onnx"
-    draft = settings.out / f".{settings.name}.draft.onnx"
-    network = network.cpu().eval()
-    card = Card(
-        name=settings.name,
-        title=settings.title or settings.name,
-        task="paired",
-        domains=settings.domains,
-        architecture=network.architecture,
-        stride=STRIDE,
-        licence=settings.licence,
-        origin=settings.origin,
-        weights_sha256=_weights_sha256(network),
-        training=(
-            f"{step} steps of {settings.batch} crops of {settings.crop_px} pixels,"
-            f" teacher {settings.teacher}, seed {settings.seed}"
-        ),
-    )
-    export_frame_model(network, card, draft)
-    try:
-        found = prove_frame_model(draft, network, frames)
-        proofs = {name: proof.for_card() for name, proof in found.items()}
-        write_frame_model(onnx.load(str(draft)), replace(card, proofs=proofs), path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
-
-
-def _weights_sha256(network: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _validation(settings: Settings, pairs: list[Pair]) -> list[Picture]:
-    """Frames that were not learned from where there are any, else some photographs."""
-    if settings.validate is not None:
-        frames = frames_of(settings.validate, VALIDATION_FRAMES)
-    else:
-        frames = [pair.photo for pair in pairs[:: max(1, len(pairs) // VALIDATION_FRAMES)]]
-    return [_whole_cells(frame) for frame in frames]
-
-
-def _whole_cells(frame: Picture) -> Picture:
-    height, width = (side // STRIDE * STRIDE for side in frame.shape[:2])
-    return np.ascontiguousarray(frame[:height, :width])
-
-
-def _write_sheet(out: Path, trainer: Trainer, rows: list[Pair]) -> None:
-    """``sheet-STEP.png``: input, teacher and network side by side, a row a frame."""
-    sheet = []
-    for row in rows:
-        cells = (row.photo, row.target, trainer.translate(row.photo))
-        height = round(SHEET_CELL_PX * row.photo.shape[0] / row.photo.shape[1])
-        sheet.append(np.hstack([cv2.resize(c, (SHEET_CELL_PX, height)) for c in cells]))
-    cv2.imwrite(str(out / f"sheet-{trainer.step:06d}.png"), np.vstack(sheet))
-
-
-@click.command()
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Settings of a shipped filter.")
-@click.option("--teacher", help="module:function, a picture effect (uint8 BGR in and out).")
-@click.option(
-    "--input",
-    "photos",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of photographs.",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the cache, sheets, checkpoint and model.",
-)
-@click.option("--name", help="Name of the filter [default: the preset's, or the folder's].")
-@click.option("--channels", type=int, help="Width of the network [default: 48].")
-@click.option("--blocks", type=int, help="Depth of the network [default: 3].")
-@click.option("--minutes", type=float, help="How long to train [default: 20].")
-@click.option("--steps", type=int, help="How long to train in all, instead of --minutes.")
-@click.option("--crop", "crop_px", type=int, help="Side of the training crops [default: 128].")
-@click.option("--batch", type=int, help="Crops a step [default: 8].")
-@click.option("--variants", type=int, help="Lights and sizes of each photograph [default: 3].")
-@click.option("--learning-rate", type=float, help="At its highest [default: 0.001].")
-@click.option("--seed", type=int, help="[default: 1]")
-@click.option(
-    "--validate",
-    type=click.Path(exists=True, path_type=Path),
-    help="A clip or folder for the sheets and the proof; never learned from.",
-)
-@click.option("--sheet-every", type=int, help="Steps between two sample sheets [default: 1000].")
-@click.option("--resume", is_flag=True, help="Start from the checkpoint in --out.")
-@click.option("--licence", help="Licence of the result, for its card.")
-@click.option("--origin", help="What it was trained on, for its card.")
-def paired(preset: str | None, photos: Path, out: Path, **given: Any) -> None:
-    """Train a live filter that imitates a slow picture effect."""
-    chosen = dict(PRESETS[preset]) if preset else {}
-    chosen.update({name: value for name, value in given.items() if value is not None})
-    if "teacher" not in chosen:
-        raise click.UsageError("give --teacher module:function, or --preset comic")
-    chosen.setdefault("name", preset or out.resolve().name)
-    try:
-        with _Screen() as screen:
-            path = train(Settings(photos=photos, out=out, **chosen), screen.show)
-    except Pix2liveError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"{path}  ({path.stat().st_size / 1000:.0f} kB)")
-
-
-class _Screen:
-    """Progress bars with the time left; a line now and then where there is no terminal."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
+    def prepare(self, report: Report) -> None:
+        chosen, device = self.settings, self.fabric.device
+        self._teacher = load_teacher(chosen.teacher) if chosen.teacher else None
+        self._pairs = self._read(report)
+        torch.manual_seed(chosen.seed)
+        network = channels_last(begin_with(chosen.generator, chosen.start))
+        check_crop(network, chosen.crop_px)
+        self._average = Average(network).to(device)
+        self._network, self._optimiser = self.fabric.setup(
+            network, torch.optim.Adam(network.parameters(), chosen.learning_rate)
         )
-        self._tasks: dict[str, Any] = {}
-        self._said: dict[str, float] = {}
+        self._adversary: Any = None
+        if chosen.adversarial_weight or chosen.feature_weight:
+            given = 6 if chosen.condition else 3
+            adversary = MultiScale(given, scales=chosen.scales, width=chosen.discriminator_width)
+            if chosen.crop_px < adversary.smallest_px:
+                raise SettingsError(
+                    f"--crop must be {adversary.smallest_px} or more for the discriminator at"
+                    f" {chosen.scales} scales, found {chosen.crop_px}"
+                )
+            adversary = channels_last(adversary)
+            rate = chosen.learning_rate * DISCRIMINATOR_RATE
+            self._adversary, self._adversary_optimiser = self.fabric.setup(
+                adversary, torch.optim.Adam(adversary.parameters(), rate, ADAM_BETAS)
+            )
 
-    def __enter__(self) -> _Screen:
-        self._progress.start()
-        return self
+    def _read(self, report: Report) -> Sequence[Pair]:
+        chosen = self.settings
+        if chosen.pairs is not None:
+            return read_side_by_side(chosen.pairs, smallest_px=chosen.crop_px, report=report)
+        if chosen.input is None:
+            raise SettingsError("--input is missing")
+        if chosen.target is not None:
+            return read_pairs(
+                chosen.input, chosen.target, smallest_px=chosen.crop_px, report=report
+            )
+        pairs = []
+        made = make_pairs(
+            chosen.input,
+            self._teacher or load_teacher(chosen.teacher),
+            chosen.out / "cache",
+            variants=chosen.variants,
+            smallest_px=chosen.crop_px,
+            seed=chosen.seed,
+        )
+        for pair, count in made:
+            pairs.append(pair)
+            report("teacher", len(pairs) / count)
+        return pairs
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        chosen, fabric = self.settings, self.fabric
+        crops = PairCrops(
+            self._pairs,
+            chosen.crop_px,
+            chosen.seed,
+            mirror=chosen.mirror,
+            damage=Degrader(chosen.seed) if chosen.damage else None,
+        )
+        sampler = StepSampler(chosen.batch, first_step, fabric.global_rank, fabric.world_size)
+        for both in loader(crops, sampler, chosen.workers):
+            yield {"input": both[:, :3], "target": both[:, 3:]}
 
-    def show(self, event: Event) -> None:
-        if event.what not in self._tasks:
-            self._tasks[event.what] = self._progress.add_task(event.what, total=1.0, note="")
-        loss = f"  loss {event.loss:.4f}" if np.isfinite(event.loss) else ""
-        note = f"step {event.step}{loss}" if event.step else ""
-        self._progress.update(self._tasks[event.what], completed=event.done, note=note)
-        if not self._progress.console.is_terminal and event.done >= self._said.get(event.what, 0):
-            click.echo(f"{event.what} {event.done:4.0%}  {note}", err=True)
-            self._said[event.what] = event.done + LOG_EVERY
+    def learn(self, batch: Batch, step: int) -> Scalars:
+        chosen, device = self.settings, self.fabric.device
+        rate = chosen.learning_rate * warm_cosine(step, chosen.steps)
+        set_learning_rate(self._optimiser, rate)
+        given, wanted = (as_unit(batch[name].to(device)) for name in ("input", "target"))
+        made = self._network(given)
+        losses: Scalars = {"l1": picture_loss(made, wanted)}
+        loss = chosen.l1_weight * losses["l1"]
+        if self._adversary is not None:
+            set_learning_rate(self._adversary_optimiser, rate * DISCRIMINATOR_RATE)
+            losses["discriminator"] = self._judge(given, wanted, made.detach())
+            self._adversary.requires_grad_(False)  # the generator's step leaves it alone
+            fake = self._adversary(self._shown(given, made))
+            losses["adversarial"] = gan_loss(fake, True)
+            loss = loss + chosen.adversarial_weight * losses["adversarial"]
+            if chosen.feature_weight:
+                with torch.no_grad():
+                    real = self._adversary(self._shown(given, wanted))
+                losses["features"] = feature_matching(fake, real)
+                loss = loss + chosen.feature_weight * losses["features"]
+        self._optimiser.zero_grad()
+        self.fabric.backward(loss)
+        self._optimiser.step()
+        self._average.follow(self._network.module, step)
+        return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
+
+    def _judge(self, given: Tensor, wanted: Tensor, made: Tensor) -> Tensor:
+        """One step of the discriminator."""
+        self._adversary.requires_grad_(True)
+        real = gan_loss(self._adversary(self._shown(given, wanted)), True)
+        fake = gan_loss(self._adversary(self._shown(given, made)), False)
+        loss = (real + fake) / 2
+        self._adversary_optimiser.zero_grad()
+        self.fabric.backward(loss)
+        self._adversary_optimiser.step()
+        return loss.detach()
+
+    def _shown(self, given: Tensor, picture: Tensor) -> Tensor:
+        return torch.cat([given, picture], 1) if self.settings.condition else picture
+
+    def samples(self) -> list[list[Picture]]:
+        rows = []
+        chosen = self.settings
+        if chosen.validate is not None and self._teacher is not None:
+            shown = [Pair(frame, self._teacher(frame)) for frame in self.proof_frames()[::3]]
+        else:
+            shown = [self._pairs[i] for i in range(0, len(self._pairs), -(-len(self._pairs) // 4))]
+        for pair in shown[:4]:
+            photo, target = (whole_cells(picture) for picture in (pair.photo, pair.target))
+            rows.append([photo, translate(self._average.network, photo), target])
+        return rows
+
+    def state(self) -> dict[str, Any]:
+        found = {
+            "network": self._network.module.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+        if self._adversary is not None:
+            found["adversary"] = self._adversary.module.state_dict()
+            found["adversary_optimiser"] = self._adversary_optimiser.state_dict()
+        return found
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._network.module.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        if self._adversary is not None:
+            self._adversary.module.load_state_dict(state["adversary"])
+            self._adversary_optimiser.load_state_dict(state["adversary_optimiser"])
+
+    def finished(self) -> dict[str, nn.Module]:
+        return {self.settings.name: self._average.network.cpu().eval()}
+
+    def proof_frames(self) -> list[Picture]:
+        return held_out(self.settings, [pair.photo for pair in self._pairs])
+
+    def summary(self) -> str:
+        chosen = self.settings
+        source = f"teacher {chosen.teacher}" if chosen.teacher else f"{len(self._pairs)} pairs"
+        return (
+            f"{super().summary()}; {source}; weights: L1 {chosen.l1_weight:g},"
+            f" adversarial {chosen.adversarial_weight:g}, features {chosen.feature_weight:g}"
+        )
 
 
-if __name__ == "__main__":
-    paired()
+def picture_loss(found: Tensor, target: Tensor) -> Tensor:
+    """L1 of the values and of their differences to the neighbours: flat areas and crisp lines."""
+    wrong = found - target
+    return (
+        wrong.abs().mean()
+        + GRADIENT_WEIGHT * wrong.diff(dim=2).abs().mean()
+        + GRADIENT_WEIGHT * wrong.diff(dim=3).abs().mean()
+    )

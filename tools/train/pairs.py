@@ -28,6 +28,7 @@ Teacher = Callable[[Picture], Picture]
 SHORT_SIDES_PX: Final = (360, 540)
 NOISE_SIDE_PX: Final = 1024
 LARGEST_CROP_PX: Final = NOISE_SIDE_PX // 2
+MOST_NOISE: Final = 9.0  # of 255: more than a dim room gives, so that flat tones stay flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,38 +151,27 @@ class Degrader:
     tone begins.
     """
 
-    def __init__(self, random: np.random.Generator) -> None:
-        self._random = random
+    def __init__(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
         size = (NOISE_SIDE_PX, NOISE_SIDE_PX)
         grain = random.standard_normal((*size, 1), dtype=np.float32)
         colour = cv2.GaussianBlur(random.standard_normal((*size, 3), dtype=np.float32), (0, 0), 1.5)
         # Made once: drawing fresh noise for each crop would take longer than a training step.
         self._noise = grain + 1.5 * colour
 
-    def __call__(self, crop: Picture) -> Picture:
-        random = self._random
+    def __call__(self, crop: Picture, random: np.random.Generator) -> Picture:
+        """Return the crop (S, S, 3) as such a camera would give it."""
         if random.random() < 0.5:
             crop = cv2.GaussianBlur(crop, (0, 0), random.uniform(0.3, 1.0)).astype(np.uint8)
         height, width = crop.shape[:2]
         top, left = random.integers(0, NOISE_SIDE_PX - max(height, width), 2)
-        noise = self._noise[top : top + height, left : left + width] * random.uniform(0, 6)
+        noise = self._noise[top : top + height, left : left + width] * random.uniform(0, MOST_NOISE)
         noisy = np.clip(crop + noise, 0, 255).astype(np.uint8)
         if random.random() < 0.6:
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(45, 96))]
             encoded = cv2.imencode(".jpg", noisy, quality)[1]
             noisy = cv2.imdecode(encoded, cv2.IMREAD_COLOR).astype(np.uint8)  # type: ignore[union-attr]
         return noisy
-
-
-def random_crop(pair: Pair, side_px: int, random: np.random.Generator) -> Pair:
-    """The same square of both pictures, mirrored half of the time."""
-    height, width = pair.photo.shape[:2]
-    top = int(random.integers(0, height - side_px + 1))
-    left = int(random.integers(0, width - side_px + 1))
-    where = (slice(top, top + side_px), slice(left, left + side_px))
-    step = -1 if random.random() < 0.5 else 1
-    photo, target = (p[where][:, ::step] for p in (pair.photo, pair.target))
-    return Pair(np.ascontiguousarray(photo), np.ascontiguousarray(target))
 
 
 def _taught(teacher: Teacher, photo: Picture) -> Picture:

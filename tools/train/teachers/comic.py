@@ -1,18 +1,11 @@
-"""Teachers: slow, classical picture effects that a network learns to imitate.
+"""The comic: ink and flat colour."""
 
-A teacher takes a picture and returns one of the same size: uint8, (H, W, 3), BGR, 0 to 255.
-Every threshold is soft (tanh), so that a little camera noise moves a tone a little instead of
-flipping it; what is steady in the teacher can become steady in the network.
-"""
-
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
-Plane = NDArray[Any]  # float32 throughout; numpy's own types are too coarse to say so
+from tools.train.teachers.edges import Picture, Plane, contours
 
 SMOOTHING_PASSES: Final = 4
 LIGHTNESS_LEVELS: Final = 5
@@ -92,36 +85,6 @@ def _ink(lightness: Plane) -> Plane:
 
 def _lines(lightness: Plane, sigma_px: float, tolerance: float, sharpness: float) -> Plane:
     """Where it is darker than around: 1 a line, 0 none."""
-    near = cv2.GaussianBlur(lightness, (0, 0), sigma_px)
-    far = cv2.GaussianBlur(lightness, (0, 0), 1.6 * sigma_px)
-    # Divided by the local lightness: a line in the shade counts as much as one in the light.
-    difference = _along_edges((near - far) / (0.2 + far), lightness)
+    difference = contours(lightness, sigma_px)
     lines: Plane = 0.5 + 0.5 * np.tanh(sharpness * (-difference - tolerance))
     return lines
-
-
-def _along_edges(values: Plane, lightness: Plane, reach_px: int = 4) -> Plane:
-    """``values`` averaged along the edges of ``lightness``, so that lines are unbroken."""
-    dx = cv2.Scharr(lightness, cv2.CV_32F, 1, 0) / 16
-    dy = cv2.Scharr(lightness, cv2.CV_32F, 0, 1) / 16
-    xx, xy, yy = (cv2.GaussianBlur(p, (0, 0), 2.0) for p in (dx * dx, dx * dy, dy * dy))
-    angle = 0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2
-    tangent_x, tangent_y = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    rows, columns = np.indices(lightness.shape, dtype=np.float32)
-    total, weights = values.copy(), 1.0
-    for sign in (1, -1):
-        x, y, step_x, step_y = columns, rows, sign * tangent_x, sign * tangent_y
-        for distance in range(1, reach_px + 1):
-            x, y = x + step_x, y + step_y
-            next_x, next_y = _sample(tangent_x, x, y), _sample(tangent_y, x, y)
-            # A tangent has no sign: keep walking the way we came.
-            onward = np.where(next_x * step_x + next_y * step_y < 0, -1, 1).astype(np.float32)
-            step_x, step_y = next_x * onward, next_y * onward
-            weight = float(np.exp(-0.5 * (distance / 2.5) ** 2))
-            total, weights = total + weight * _sample(values, x, y), weights + weight
-    return (total / weights).astype(np.float32)
-
-
-def _sample(plane: Plane, x: Plane, y: Plane) -> Plane:
-    sampled = cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return sampled.astype(np.float32, copy=False)

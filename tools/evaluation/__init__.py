@@ -1,0 +1,1 @@
+"""The parts of `pix2live evaluate`: picture metrics, feature distances, flicker, and the table."""

@@ -1,0 +1,102 @@
+"""The commands of `pix2live train`, with their presets. Nothing here needs torch until it runs."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from tools.train.options import FILE, FOLDER, Preset, run_recipe, shared_options
+
+USUAL: Final[Preset] = {
+    "generator": "quarter:64x4",
+    "steps": 6000,
+    "batch": 4,
+    "crop_px": 256,
+    "learning_rate": 1e-3,
+}
+TINY: Final[Preset] = {
+    "generator": "quarter:32x2",
+    "batch": 2,
+    "crop_px": 128,
+    "learning_rate": 2e-3,
+    "save_every": 50,
+    "sheet_every": 100,
+}
+LONG: Final[Preset] = {"steps": 20000, "batch": 8, "generator": "quarter:64x4:wide"}
+
+STYLE_PRESETS: Final[dict[str, Preset]] = {
+    "tiny": {**TINY, "steps": 300, "style_px": 256, "temporal_weight": 0.0},
+    "default": USUAL,
+    "quality": LONG,
+}
+PAIRED_PRESETS: Final[dict[str, Preset]] = {
+    "tiny": {**TINY, "steps": 600, "batch": 4, "adversarial_weight": 0.0, "variants": 1},
+    "default": USUAL,
+    "quality": LONG,
+}
+UNPAIRED_PRESETS: Final[dict[str, Preset]] = {
+    "tiny": {**TINY, "steps": 200, "batch": 1, "discriminator_width": 16},
+    "default": {**USUAL, "steps": 20000},
+    "quality": {**LONG, "steps": 60000},
+}
+
+
+@click.command()
+@click.option("--content", type=FOLDER, required=True, help="Folder of photographs.")
+@click.option("--style", type=FILE, required=True, help="The painting.")
+@click.option("--features", type=FILE, help="VGG weights [default: torchvision's].")
+@click.option(
+    "--style-size", "style_px", type=int, help="Short side of the painting [default: 512]."
+)
+@click.option("--style-weight", type=float, help="[default: 1]")
+@click.option("--content-weight", type=float, help="More keeps more of the photograph.")
+@click.option("--tv-weight", type=float, help="More is smoother.")
+@click.option("--temporal-weight", type=float, help="More flickers less; 0 is faster.")
+@shared_options(STYLE_PRESETS)
+def style(**given: Any) -> None:
+    """Paint like a picture: photographs and one painting are enough."""
+    run_recipe("tools.train.style:Style", "tools.train.style:StyleSettings", STYLE_PRESETS, given)
+
+
+@click.command()
+@click.option("--input", type=FOLDER, help="Folder of input pictures.")
+@click.option("--target", type=FOLDER, help="Folder of their targets, with the same names.")
+@click.option("--pairs", type=FOLDER, help="Folder of A|B pictures, side by side.")
+@click.option("--teacher", help="module:function, a slow picture function to imitate.")
+@click.option("--variants", type=int, help="Lights and sizes of each picture for a teacher.")
+@click.option("--l1", "l1_weight", type=float, help="Weight of the distance to the target.")
+@click.option("--adversarial", "adversarial_weight", type=float, help="Weight of the critic.")
+@click.option("--feature-matching", "feature_weight", type=float, help="Weight of its features.")
+@click.option("--scales", type=int, help="At how many sizes the critic looks.")
+@click.option("--discriminator-width", type=int, help="Channels of the critic.")
+@click.option("--condition/--no-condition", default=None, help="Whether it sees the input too.")
+@click.option("--mirror/--no-mirror", default=None, help="Whether half of the crops are mirrored.")
+@click.option("--damage/--no-damage", default=None, help="Inputs as a cheap camera sees them.")
+@shared_options(PAIRED_PRESETS)
+def paired(**given: Any) -> None:
+    """From pairs of pictures, or from a slow function that makes the targets."""
+    run_recipe(
+        "tools.train.paired:Paired", "tools.train.paired:PairedSettings", PAIRED_PRESETS, given
+    )
+
+
+@click.command()
+@click.option("--a", "a", type=FOLDER, required=True, help="Folder of one kind of pictures.")
+@click.option("--b", "b", type=FOLDER, required=True, help="Folder of the other kind.")
+@click.option("--cycle", "cycle_weight", type=float, help="Weight of there and back again.")
+@click.option("--identity", "identity_weight", type=float, help="Weight of leaving B as B.")
+@click.option("--temporal-weight", type=float, help="More flickers less; 0 is faster.")
+@click.option("--discriminator-width", type=int, help="Channels of the critics.")
+@click.option("--discriminator-rate", type=float, help="Their learning rate.")
+@click.option("--pool", type=int, help="How many earlier pictures the critics remember.")
+@click.option("--back-name", help="Name of the filter from B to A [default: NAME-back].")
+@shared_options(UNPAIRED_PRESETS)
+def unpaired(**given: Any) -> None:
+    """From two folders without pairs: a filter in each direction."""
+    run_recipe(
+        "tools.train.unpaired:Unpaired",
+        "tools.train.unpaired:UnpairedSettings",
+        UNPAIRED_PRESETS,
+        given,
+    )

@@ -1,0 +1,389 @@
+"""The pictures of a folder at the size of frames, kept in memory as far as a budget goes.
+
+Real folders hold broken, cut off, tiny and enormous files: those are left out, named and counted.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import os
+import re
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Final, Protocol, TypeVar, overload
+
+import cv2
+import numpy as np
+
+from engines.errors import SettingsError, SourceError
+from realtime.sources.pictures import read_picture
+from tools.train.pairs import Picture, picture_files
+from tools.train.recipe import Report
+
+SHORT_SIDE_PX: Final = 400
+MEMORY_BYTES: Final = 2 * 10**9
+LARGEST_PICTURE_PX: Final = 2**27  # 134 million: the larger telephones, and no bomb
+LARGEST_FILE_BYTES: Final = 2**30
+READERS: Final = 8  # more would hold too many large pictures at once
+SHOWN: Final = 5
+FEW: Final = 3
+FEW_SHARE: Final = 0.1
+
+JPEG_MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+"""A marker that has a length, or the end: no stuffed byte, no restart, no filling."""
+JPEG_END: Final = 0xD9
+JPEG_SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PNM_HEADER: Final = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+
+
+class MismatchError(SourceError):
+    """One item of a data set does not fit the others: a few are skipped, many are a mistake."""
+
+
+class TooSmallError(SourceError):
+    """A picture is smaller than the crops; it has the short side."""
+
+    def __init__(self, width: int, height: int, smallest_px: int) -> None:
+        super().__init__(f"{width}x{height}, smaller than the crop of {smallest_px}")
+        self.short_side_px = min(width, height)
+
+
+class Sized(Protocol):
+    """What can be kept: it knows how much memory it takes."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Sized)
+
+
+class Named(Sequence[Item]):
+    """Items with names: of each, the path below its folder without the suffix."""
+
+    names: list[str]
+
+    @abc.abstractmethod
+    def item(self, number: int) -> Item:
+        """Return one item; any thread may ask. ``number`` is 0 or more."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        found = range(len(self.names))[index]
+        if isinstance(found, int):
+            return self.item(found)
+        return [self.item(number) for number in found]
+
+
+class Shelf(Named[Item]):
+    """Items that are read once and kept up to a budget; above it those not asked for longest go.
+
+    Attributes:
+        skipped: what was left out, with the reason: ``"a.jpg (truncated)"``.
+        found: how many items there were, with those left out.
+    """
+
+    def __init__(self, what: str, skipped: Sequence[str] = (), memory_bytes: int = MEMORY_BYTES):
+        self.names: list[str] = []
+        self.skipped = list(skipped)
+        self.found = len(self.skipped)
+        self._what, self._memory_bytes = what, memory_bytes
+        self._readers: list[tuple[Path, Callable[[], Item]]] = []
+        self._kept: OrderedDict[int, Item] = OrderedDict()
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def note(self) -> str:
+        """One line for a person about what was left out; empty when nothing was."""
+        if not self.skipped:
+            return ""
+        shown = ", ".join(self.skipped[:SHOWN])
+        more = f" and {len(self.skipped) - SHOWN} more" if len(self.skipped) > SHOWN else ""
+        return f"{len(self.skipped)} of {self.found} {self._what} skipped: {shown}{more}"
+
+    def fill(self, readers: Mapping[str, Callable[[], Item]], folder: Path, report: Report) -> None:
+        """Read everything once; ``readers`` are by the path below ``folder``.
+
+        Raises:
+            SettingsError: all are smaller than the crops, or many do not fit.
+            SourceError: nothing can be read.
+        """
+        largest_px, misfits = 0, list(self.skipped)
+        self.found += len(readers)
+        pool = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1), "pictures")
+        try:
+            tries = pool.map(_tried, readers.values())
+            for count, (name, found) in enumerate(zip(readers, tries), 1):
+                if isinstance(found, SourceError):
+                    self.skipped.append(f"{shown_name(name)} ({found})")
+                    if isinstance(found, MismatchError):
+                        misfits.append(self.skipped[-1])
+                    elif isinstance(found, TooSmallError):
+                        largest_px = max(largest_px, found.short_side_px)
+                else:
+                    self.names.append(str(PurePosixPath(name).with_suffix("")))
+                    self._readers.append((folder / name, readers[name]))
+                    self._keep(len(self._readers) - 1, found)
+                report("reading", count / len(readers))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of a folder
+        if len(misfits) > max(FEW, FEW_SHARE * self.found):
+            raise SettingsError(self._refused("do not fit", folder, misfits))
+        if self._readers:
+            return
+        if largest_px:
+            raise SettingsError(
+                f"all {self._what} of {folder} are smaller than the crop; the largest allows"
+                f" --crop {largest_px // 8 * 8 or largest_px}"
+            )
+        if misfits:
+            raise SettingsError(self._refused("do not fit", folder, misfits))
+        raise SourceError(self._refused("cannot be read", folder, self.skipped))
+
+    def _refused(self, why: str, folder: Path, names: list[str]) -> str:
+        shown = ", ".join(names[:SHOWN])
+        return f"{len(names)} of {self.found} {self._what} of {folder} {why}: {shown}"
+
+    def item(self, number: int) -> Item:
+        """Return one item, read again where it was let go.
+
+        Raises:
+            SourceError: its file is gone by now.
+        """
+        with self._lock:
+            if number in self._kept:
+                self._kept.move_to_end(number)
+                return self._kept[number]
+        path, read = self._readers[number]
+        try:
+            item = read()  # outside the lock: the others go on meanwhile
+        except SourceError as error:
+            raise SourceError(f"{path} was fine before, and now: {error}") from error
+        self._keep(number, item)
+        return item
+
+    def _keep(self, number: int, item: Item) -> None:
+        with self._lock:
+            if number in self._kept:
+                return
+            self._kept[number] = item
+            self._kept_bytes += item.nbytes
+            while self._kept_bytes > self._memory_bytes:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+class Part(Named[Item]):
+    """Some of other items, by their numbers there."""
+
+    def __init__(self, whole: Named[Item], numbers: list[int]) -> None:
+        self._whole, self._numbers = whole, numbers
+        self.names = [whole.names[number] for number in numbers]
+
+    def item(self, number: int) -> Item:
+        return self._whole.item(self._numbers[number])
+
+
+class Library(Shelf[Picture]):
+    """Pictures, uint8 (H, W, 3) BGR, whose short side is at most 400 px (or ``smallest_px``)."""
+
+    @classmethod
+    def read(
+        cls, folder: Path, *, smallest_px: int, report: Report, memory_bytes: int = MEMORY_BYTES
+    ) -> Library:
+        """Read all pictures below ``folder`` whose short side is at least ``smallest_px``.
+
+        Raises:
+            SourceError: there is no such folder, no picture in it, or none that can be read.
+            SettingsError: all are smaller than ``smallest_px``.
+        """
+        side_px = max(SHORT_SIDE_PX, smallest_px)
+        library = cls("pictures", memory_bytes=memory_bytes)
+        readers = {
+            name: partial(_read_reduced, path, smallest_px, side_px)
+            for name, path in named_pictures(folder).items()
+        }
+        library.fill(readers, folder, report)
+        return library
+
+
+def split(items: Named[Item], share: float, seed: int = 0) -> tuple[Part[Item], Part[Item]]:
+    """Return (what to learn from, what is held out); together they are everything, once.
+
+    A file's place follows from its name, ``share`` and ``seed``: new files change nothing for the
+    others. Both parts have at least one item.
+
+    Raises:
+        SettingsError: ``share`` is not between 0 and 1, or there are fewer than two items.
+    """
+    if not 0 < share < 1:
+        raise SettingsError(f"the share to hold out must be between 0 and 1, found {share}")
+    if len(items) < 2:
+        raise SettingsError(f"at least 2 are needed to hold some out, found {len(items)}")
+    places = [place_of(name, seed) for name in items.names]
+    order = sorted(range(len(places)), key=lambda number: places[number])
+    count = min(max(1, sum(place < share for place in places)), len(places) - 1)
+    return Part(items, sorted(order[count:])), Part(items, sorted(order[:count]))
+
+
+def place_of(name: str, seed: int) -> float:
+    """Return a number from 0 to 1 that follows from a name alone; held out are the low ones."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def named_pictures(folder: Path) -> dict[str, Path]:
+    """Return the pictures below a folder by their path there, with ``/``; hidden ones left out.
+
+    Raises:
+        SourceError: it is no folder, cannot be read, or has none.
+    """
+    try:
+        with os.scandir(folder):
+            files = picture_files(folder)
+    except SourceError:
+        raise
+    except OSError as error:
+        raise SourceError(f"cannot read the folder {folder}: {error.strerror}") from error
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def read_checked(path: Path) -> Picture:
+    """Return a picture, uint8 (H, W, 3) BGR, as `read_picture`, but check the file first.
+
+    Decoders fill what is missing of a JPEG with grey, and allocate what a header asks for.
+
+    Raises:
+        SourceError: the reason alone, without the name: the caller tells it.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        data = path.read_bytes() if size_bytes <= LARGEST_FILE_BYTES else b""
+    except OSError as error:
+        raise SourceError(error.strerror) from error
+    if size_bytes > LARGEST_FILE_BYTES:
+        raise SourceError(f"too large, {size_bytes >> 20} MiB")
+    if not data:
+        raise SourceError("empty")
+    size, is_whole = look_at_header(data)
+    if size is not None and size[0] * size[1] > LARGEST_PICTURE_PX:
+        raise SourceError(f"too large, {size[0]}x{size[1]}")
+    if not is_whole:
+        raise SourceError("truncated")
+    try:
+        return read_picture(path)
+    except SourceError as error:
+        reason = str(error).removeprefix(f"cannot read {path}: ").removeprefix(f"{path} ")
+        raise SourceError(reason) from error
+
+
+def look_at_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """Return (width, height) as a file claims, and False where its end is missing.
+
+    The size is None for formats that are not known here; the decoder decides about them.
+    """
+    try:
+        if data.startswith(b"\xff\xd8"):
+            return _look_at_jpeg(data)
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return struct.unpack_from(">II", data, 16), True
+        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            return _webp_size(data), True
+        if data.startswith(b"BM"):
+            old = struct.unpack_from("<I", data, 14)[0] == 12
+            width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
+            return (abs(width), abs(height)), True
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_size(data), True
+    except struct.error:
+        return None, False
+    found = PNM_HEADER.match(data[:4096])
+    return (int(found[1]), int(found[2])) if found else None, True
+
+
+def _look_at_jpeg(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """From marker to marker: an embedded preview has an end of its own, within a segment."""
+    size: tuple[int, int] | None = None
+    at = 2
+    while found := JPEG_MARKER.search(data, at):
+        at = found.start()
+        if data[at + 1] == JPEG_END:
+            return size, True
+        if data[at + 1] in JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            size = (width, height)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return size, False
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        return width + 1, height + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order = "<" if data.startswith(b"II") else ">"
+    at = struct.unpack_from(f"{order}I", data, 4)[0]
+    sides: dict[int, int] = {}
+    for number in range(struct.unpack_from(f"{order}H", data, at)[0]):
+        tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * number)
+        if tag in (TIFF_WIDTH, TIFF_HEIGHT):
+            value = f"{order}{'H' if kind == 3 else 'I'}"
+            sides[tag] = struct.unpack_from(value, data, at + 10 + 12 * number)[0]
+    return (sides[TIFF_WIDTH], sides[TIFF_HEIGHT]) if len(sides) == 2 else None
+
+
+def shown_name(name: str) -> str:
+    """Return a file's name as a terminal can take it: names may be any bytes."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def check_size(picture: Picture, smallest_px: int) -> None:
+    """Raise TooSmallError for a picture that no crop fits into."""
+    height, width = picture.shape[:2]
+    if min(height, width) < smallest_px:
+        raise TooSmallError(width, height, smallest_px)
+
+
+def reduced(picture: Picture, short_side_px: int) -> Picture:
+    """Return a picture with a short side of at most this; it is never enlarged."""
+    scale = short_side_px / min(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    found = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return found.astype(np.uint8, copy=False)
+
+
+def _read_reduced(path: Path, smallest_px: int, side_px: int) -> Picture:
+    picture = read_checked(path)
+    check_size(picture, smallest_px)
+    return reduced(picture, side_px)
+
+
+def _tried(read: Callable[[], Item]) -> Item | SourceError:
+    try:
+        return read()
+    except SourceError as error:
+        return error
