@@ -20,10 +20,23 @@ SIDE_PX: Final = 80
 COLOURS: Final = np.array([[0.2, 0.7, 0.1], [0.1, 0.25, 0.65], [0.7, 0.1, 0.2]], np.float32)
 """Rows are the blue, green and red of the known mapping, columns of what it is given."""
 EDGE_STRENGTH: Final = 3.0
-STRIPE_PX: Final = 8
+GROUNDS: Final = np.array([[200, 120, 60], [60, 180, 70], [60, 90, 190]], np.float32)
+"""Water, grass and earth."""
 GRAIN: Final = 26.0
 """Standard deviation of the grass, of 255."""
 CAMERA_NOISE: Final = 6.0
+SKY, EARTH = np.array([200.0, 150.0, 110.0]), np.array([70.0, 120.0, 140.0])
+THINGS: Final = np.array([[40, 60, 220], [50, 190, 230], [60, 170, 80]], np.float32)
+"""Red, yellow and green things stand between sky and earth."""
+NIGHT: Final = np.array([[0.55, 0.2, 0.25], [0.1, 0.45, -0.05], [-0.1, 0.2, 0.5]], np.float32)
+NIGHT_LIGHT: Final = np.array([30.0, 5.0, 0.0])
+PAINTS: Final = np.array(
+    [[150, 80, 30], [190, 130, 60], [60, 190, 235], [110, 60, 25], [40, 140, 220], [90, 40, 20]],
+    np.float32,
+)
+PAINTING_PX: Final = 192
+PAN_PX: Final = 2
+CLIP_PX: Final = 96
 
 
 def shapes(number: int, side_px: int = SIDE_PX) -> Picture:
@@ -54,9 +67,6 @@ def fields(number: int) -> Picture:
     for kind in random.permutation([0, 1, 2, 1, 2]):
         _draw(picture, random, GROUNDS[kind], smallest_px=16, largest_px=SIDE_PX // 2)
     return _levels(picture + random.normal(0, CAMERA_NOISE, picture.shape))
-
-
-GROUNDS: Final = np.array([[200, 120, 60], [60, 180, 70], [60, 90, 190]], np.float32)
 
 
 def is_grass(picture: Picture) -> NDArray[np.bool_]:
@@ -92,6 +102,52 @@ def exchanged(picture: Picture, _: np.random.Generator) -> Picture:
     return np.ascontiguousarray(picture[..., [2, 0, 1]])
 
 
+def day(number: int) -> Picture:
+    """Things between a sky and the earth, by day."""
+    random = np.random.default_rng(number)
+    down = np.linspace(0, 1, SIDE_PX)[:, None, None]
+    ground = SKY * (1 - down) + EARTH * down + random.uniform(-15, 15, 3)
+    picture = np.array(np.broadcast_to(ground, (SIDE_PX, SIDE_PX, 3)), np.float32, order="C")
+    for _ in range(5):
+        colour = THINGS[int(random.integers(len(THINGS)))] + random.uniform(-15, 15, 3)
+        _draw(picture, random, colour, smallest_px=6, largest_px=18)
+    return _levels(np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.8)))
+
+
+def night(picture: Picture) -> Picture:
+    """The same at night: darker, other colours, edges with a rim. It can be undone."""
+    values = picture.astype(np.float32) @ NIGHT.T
+    rim = values - np.asarray(cv2.GaussianBlur(values, (0, 0), 1.5))
+    return _levels((values + 1.5 * rim) * 0.8 + NIGHT_LIGHT)
+
+
+def painting() -> Picture:
+    """Short strokes of blue and yellow that follow a swirl."""
+    random = np.random.default_rng(7)
+    picture = np.empty((PAINTING_PX, PAINTING_PX, 3), np.float32)
+    picture[:] = PAINTS[0]
+    for _ in range(2500):
+        x, y = random.integers(0, PAINTING_PX, 2)
+        angle = np.sin(x / 40) + 1.3 * np.cos(y / 37)
+        colour = PAINTS[random.integers(len(PAINTS))] + random.uniform(-12, 12, 3)
+        along = np.array([np.cos(angle), np.sin(angle)]) * random.uniform(4, 9)
+        ends = [(round(x + sign * along[0]), round(y + sign * along[1])) for sign in (-1, 1)]
+        cv2.line(picture, ends[0], ends[1], [float(value) for value in colour], 2)
+    return _levels(picture)
+
+
+def noisy_pan(count: int) -> list[Picture]:
+    """A camera with noise goes over a still scene, two pixels a frame."""
+    random = np.random.default_rng(3)
+    scene = shapes(5000, CLIP_PX + PAN_PX * count)
+    found = []
+    for index in range(count):
+        left = PAN_PX * index
+        view = scene[left // 2 : left // 2 + CLIP_PX, left : left + CLIP_PX]
+        found.append(_levels(view + random.normal(0, CAMERA_NOISE, view.shape)))
+    return found
+
+
 def write_pairs(
     folder: Path, make: Callable[[int], Picture], mapping: Mapping, numbers: Iterable[int]
 ) -> tuple[Path, Path]:
@@ -99,15 +155,15 @@ def write_pairs(
     inputs, targets = folder / "input", folder / "target"
     for number in numbers:
         picture = make(number)
-        _write(inputs / f"{number:05d}.png", picture)
-        _write(targets / f"{number:05d}.png", mapping(picture, random_of(number)))
+        write_picture(inputs / f"{number:05d}.png", picture)
+        write_picture(targets / f"{number:05d}.png", mapping(picture, random_of(number)))
     return inputs, targets
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture]) -> Path:
     """Write pictures into a folder; return it."""
     for number, picture in enumerate(pictures):
-        _write(folder / f"{number:05d}.png", picture)
+        write_picture(folder / f"{number:05d}.png", picture)
     return folder
 
 
@@ -116,7 +172,8 @@ def random_of(number: int) -> np.random.Generator:
     return np.random.default_rng((number, 1))
 
 
-def _write(path: Path, picture: Picture) -> None:
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write one picture; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
 

@@ -26,9 +26,9 @@ if __name__ == "__main__":
     for folder in ("pairs", "held-out/input", "held-out/target"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(list_pictures(photos)):
-        photo = read_picture(file)
-        scale = SHORT_SIDE_PX / min(photo.shape[:2])  # one size, so that lines are equally thick
-        photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        found = read_picture(file)
+        scale = SHORT_SIDE_PX / min(found.shape[:2])  # one size, so that lines are equally thick
+        photo = cv2.resize(found, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if number % 10 == 9:
             write_picture(out / "held-out/input" / f"{file.stem}.png", edges(photo))
             write_picture(out / "held-out/target" / f"{file.stem}.png", photo)

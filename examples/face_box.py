@@ -23,12 +23,10 @@ class BoxEngine(Engine):
             raise EngineError(f"the box reaches out of the frame of {size[0]}x{size[1]}")
         self.inner.open(self.box_size)
         self.notes += self.inner.notes
-        self.given, self.made = self.inner.slots(2)
 
     def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
         np.copyto(frame_out, frame_in)
-        np.copyto(self.given, frame_in[self.box])
-        frame_out[self.box] = self.inner.infer(self.given, self.made)
+        frame_out[self.box] = self.inner.infer(np.ascontiguousarray(frame_in[self.box]))
 
     def _collect(self, frame_out: Pixels) -> None: ...  # it was done in `_submit`
 

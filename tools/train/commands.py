@@ -49,7 +49,9 @@ UNPAIRED_PRESETS: Final[dict[str, Preset]] = {
 @click.option(
     "--style-size", "style_px", type=int, help="Short side of the painting [default: 512]."
 )
-@click.option("--style-weight", type=float, help="[default: 1]")
+@click.option("--imitate", type=int, help="Photographs to paint by optimisation first.")
+@click.option("--match-weight", type=float, help="Of what each place should become.")
+@click.option("--style-weight", type=float, help="Of colours and strokes as a whole.")
 @click.option("--content-weight", type=float, help="More keeps more of the photograph.")
 @click.option("--tv-weight", type=float, help="More is smoother.")
 @click.option("--temporal-weight", type=float, help="More flickers less; 0 is faster.")

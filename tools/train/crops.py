@@ -59,6 +59,11 @@ def as_tensor(picture: Picture) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)))
 
 
+def as_picture(tensor: Tensor) -> Picture:
+    """Return what `as_tensor` gave as a picture again."""
+    return np.ascontiguousarray(tensor.numpy().transpose(1, 2, 0)[..., ::-1])
+
+
 class StepSampler(Sampler[list[int]]):
     """The numbers of the crops of every step, from ``first_step`` on, for one of several devices.
 

@@ -74,6 +74,8 @@ def fit(
     screen = screen or Screen(loud=False)
     settings = recipe.settings
     recipe.prepare(screen.preparing)
+    for note in recipe.notes:
+        screen.say(note)
     take_over(recipe, checkpoint)
     run = _Run(recipe, screen, machine, checkpoint.step if checkpoint else 0)
     with _signals() as received:

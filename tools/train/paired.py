@@ -24,6 +24,7 @@ from tools.train.discriminators import MultiScale
 from tools.train.generators import check_crop
 from tools.train.pair_folders import PairCrops, read_pairs, read_side_by_side
 from tools.train.pairs import LARGEST_CROP_PX, Degrader, Pair, Picture, load_teacher, make_pairs
+from tools.train.perceptual import picture_loss
 from tools.train.recipe import (
     Average,
     Batch,
@@ -41,7 +42,6 @@ from tools.train.recipe import (
 )
 from tools.train.start import begin_with
 
-GRADIENT_WEIGHT: Final = 1.0
 DISCRIMINATOR_RATE: Final = 0.2  # of the generator's learning rate
 ADAM_BETAS: Final = (0.5, 0.999)  # Radford et al., 2016: less momentum for adversaries
 
@@ -99,6 +99,7 @@ class Paired(Recipe):
         chosen, device = self.settings, self.fabric.device
         self._teacher = load_teacher(chosen.teacher) if chosen.teacher else None
         self._pairs = self._read(report)
+        self.notes.append(getattr(self._pairs, "note", ""))
         torch.manual_seed(chosen.seed)
         network = channels_last(begin_with(chosen.generator, chosen.start))
         check_crop(network, chosen.crop_px)
@@ -242,13 +243,3 @@ class Paired(Recipe):
             f"{super().summary()}; {source}; weights: L1 {chosen.l1_weight:g},"
             f" adversarial {chosen.adversarial_weight:g}, features {chosen.feature_weight:g}"
         )
-
-
-def picture_loss(found: Tensor, target: Tensor) -> Tensor:
-    """L1 of the values and of their differences to the neighbours: flat areas and crisp lines."""
-    wrong = found - target
-    return (
-        wrong.abs().mean()
-        + GRADIENT_WEIGHT * wrong.diff(dim=2).abs().mean()
-        + GRADIENT_WEIGHT * wrong.diff(dim=3).abs().mean()
-    )

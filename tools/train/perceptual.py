@@ -1,4 +1,4 @@
-"""Style, content and smoothness of pictures, as losses.
+"""Likeness, style, content and smoothness of pictures, as losses.
 
 Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution"
 (2016), after Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional Neural Networks"
@@ -14,7 +14,10 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor
 
+Style = tuple[Tensor, Tensor]
+"""Mean and covariance of the channels of one layer."""
 EPSILON: Final = 1e-8
+GRADIENT_WEIGHT: Final = 1.0
 
 
 class _Gram(torch.autograd.Function):
@@ -32,22 +35,29 @@ class _Gram(torch.autograd.Function):
         return torch.bmm(rows, both.to(rows.dtype))
 
 
-def gram(maps: Tensor) -> Tensor:
-    """Return how the channels of maps (N, C, h, w) go together: float32 (N, C, C)."""
+def style_of(maps: Tensor) -> Style:
+    """Return mean (N, C) and covariance (N, C, C) of the channels of maps (N, C, h, w), float32.
+
+    Together they say as much as the Gram matrix of Gatys et al.; apart, colour and light (the
+    mean) do not drown the strokes (the covariance).
+    """
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
-    return cast(Tensor, _Gram.apply(rows))
+    mean = rows.float().mean(1, keepdim=True)
+    covariance = cast(Tensor, _Gram.apply(rows - mean.to(rows.dtype)))
+    return mean[:, 0], covariance
 
 
-def style_distance(grams: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Mean over pictures and layers of |G - A| / |A|. 0: the same style; 1: as far as black.
+def style_distance(found: Sequence[Style], wanted: Sequence[Style]) -> Tensor:
+    """Mean over pictures and layers of |m - m'| / |m'| and |C - C'| / |C'|; 0: the same style.
 
-    Not squared as in the paper: a few bright pictures are ten times as far away as the others, and
+    Not squared as in the papers: a few pictures are ten times as far away as the others, and
     squares of that drown what the others have to say.
     """
-    wrong = [
-        ((found - wanted).square().sum((1, 2)) + EPSILON).sqrt().mean() / wanted.norm()
-        for found, wanted in zip(grams, targets, strict=True)
-    ]
+    wrong = []
+    for layer, right in zip(found, wanted, strict=True):
+        for statistic, target in zip(layer, right, strict=True):
+            square = (statistic - target).square().flatten(1).sum(1)
+            wrong.append((square + EPSILON).sqrt().mean() / target.norm())
     return torch.stack(wrong).mean()
 
 
@@ -60,6 +70,16 @@ def content_distance(found: Tensor, wanted: Tensor) -> Tensor:
 def total_variation(pictures: Tensor) -> Tensor:
     """Mean squared difference of neighbouring pixels (Rudin, Osher and Fatemi, 1992, squared)."""
     return pictures.diff(dim=2).square().mean() + pictures.diff(dim=3).square().mean()
+
+
+def picture_loss(found: Tensor, target: Tensor) -> Tensor:
+    """L1 of the values and of their differences to the neighbours: flat areas and crisp lines."""
+    wrong = found - target
+    return (
+        wrong.abs().mean()
+        + GRADIENT_WEIGHT * wrong.diff(dim=2).abs().mean()
+        + GRADIENT_WEIGHT * wrong.diff(dim=3).abs().mean()
+    )
 
 
 def out_of_range(pictures: Tensor) -> Tensor:

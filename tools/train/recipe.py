@@ -28,6 +28,7 @@ Report = Callable[[str, float], None]
 """What is being prepared, and how much of it is done (0 to 1)."""
 
 EMA_DECAY: Final = 0.999
+EMA_START: Final = 10  # the average reaches back over about a tenth of the first steps
 WARM_UP_STEPS: Final = 200
 WARM_UP_SHARE: Final = 0.05  # of a run that is too short for that
 
@@ -99,6 +100,8 @@ class Recipe(abc.ABC):
 
     def __init__(self, settings: Settings, fabric: Fabric) -> None:
         self.settings, self.fabric = settings, fabric
+        self.notes: list[str] = []
+        """What a person should know after `prepare`, such as pictures that were skipped."""
 
     @abc.abstractmethod
     def prepare(self, report: Report) -> None:
@@ -165,7 +168,7 @@ class Average(nn.Module):
     @torch.no_grad()
     def follow(self, network: nn.Module, step: int) -> None:
         """Move towards ``network``, as after step number ``step`` (from 0)."""
-        weight = max(1 - EMA_DECAY, 1 / (step + 1))
+        weight = max(1 - EMA_DECAY, EMA_START / (step + EMA_START))
         for mean, value in zip(self.network.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.to(mean.dtype), weight)
         for kept, found in zip(self.network.buffers(), network.buffers(), strict=True):

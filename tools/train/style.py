@@ -1,12 +1,14 @@
 """Train a filter that paints like a picture.
 
 Perceptual losses after Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer
-and Super-Resolution" (2016). The style is held at two sizes, fine strokes and broad ones, in turn;
-a temporal loss with known motion keeps live video from flickering.
+and Super-Resolution" (2016), led by matched neighbours (`tools.train.neighbours`). The style is
+held at two sizes, fine strokes and broad ones, in turn; a temporal loss with known motion keeps
+live video from flickering.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +22,22 @@ from torch.nn import functional
 
 from engines.errors import SettingsError
 from realtime.sources.pictures import read_picture
-from tools.train.crops import Crops, StepSampler, as_tensor, loader
+from tools.train.crops import Crops, StepSampler, as_picture, as_tensor, loader
 from tools.train.features import LAYERS, load_features
 from tools.train.generators import check_crop
 from tools.train.library import Library
 from tools.train.motion import inside, moved, noisy, random_motion
-from tools.train.pairs import Picture
+from tools.train.neighbours import MATCHED_BY, Maps, Neighbours, match_distance
+from tools.train.painting import ITERATIONS, Painter, painted_pairs
+from tools.train.pair_folders import PairCrops
+from tools.train.pairs import Degrader, Pair, Picture
+from tools.train.perceptual import Style as StyleStatistics
 from tools.train.perceptual import (
     content_distance,
-    gram,
     out_of_range,
+    picture_loss,
     style_distance,
+    style_of,
     total_variation,
 )
 from tools.train.recipe import (
@@ -53,6 +60,9 @@ from tools.train.start import begin_with
 STYLE_LAYERS: Final = ("relu1_2", "relu2_2", "relu3_1")
 CONTENT_LAYER: Final = "relu3_1"
 RANGE_WEIGHT: Final = 10.0
+MEAN_CROPS: Final = 32
+PAINTED_PX: Final = 320
+IMITATION_SHARE: Final = 0.8  # of the steps: then the feature net has the last word
 FINE_EVERY: Final = 4  # steps; at the others the broad strokes are looked at
 TEMPORAL_EVERY: Final = 2  # steps: it takes as long as all the rest of the generator's work
 TEMPORAL_FROM: Final = 0.5  # of the steps: held steady too early, nothing is ever painted
@@ -68,8 +78,11 @@ class StyleSettings(Settings):
     features: Path | None = None
     style_px: int = 512
     """Short side of the painting, beside frames whose short side is 360."""
-    style_weight: float = 1.0
-    content_weight: float = 0.1
+    imitate: int = 120
+    """How many photographs are painted by optimisation first, to be imitated."""
+    match_weight: float = 1.0
+    style_weight: float = 0.3
+    content_weight: float = 0.0
     tv_weight: float = 0.2
     temporal_weight: float = 20.0
 
@@ -99,12 +112,16 @@ class Style(Recipe):
         painting = read_picture(chosen.style)
         self._painting = painting
         self._library = Library.read(chosen.content, smallest_px=chosen.crop_px, report=report)
+        self.notes.append(self._library.note)
         self._features = channels_last(load_features(chosen.features)).to(device)
         # Strokes as large as in the painting at this size, and in one of half of it.
-        self._targets = [
-            self._grams(_as_batch(painting, side_px).to(device))
-            for side_px in (chosen.style_px, chosen.style_px // 2)
+        sizes = (chosen.style_px, chosen.style_px // 2)
+        paintings = [self._seen(_as_batch(painting, side_px).to(device)) for side_px in sizes]
+        self._styles = [styles(maps) for maps in paintings]
+        self._neighbours = [
+            Neighbours(maps, self._content_mean(), chosen.seed) for maps in paintings
         ]
+        self._pairs = self._paint(report)
         torch.manual_seed(chosen.seed)
         network = channels_last(begin_with(chosen.generator, chosen.start))
         check_crop(network, chosen.crop_px)
@@ -112,39 +129,67 @@ class Style(Recipe):
         optimiser = torch.optim.Adam(network.parameters(), chosen.learning_rate)
         self._network, self._optimiser = self.fabric.setup(network, optimiser)
 
+    def _paint(self, report: Report) -> list[Pair]:
+        """Paint some photographs by optimisation."""
+        chosen, device = self.settings, self.fabric.device
+        weights = (chosen.match_weight, chosen.style_weight, chosen.tv_weight)
+        painter = Painter(self._maps, styles, self._styles, self._neighbours, weights)
+        crops = Crops(self._library, PAINTED_PX, chosen.seed)
+        photographs = [as_picture(crops[number]) for number in range(chosen.imitate)]
+        painting = hashlib.sha256(self._painting.tobytes()).hexdigest()
+        stamp = f"{chosen.style_px} {weights} {ITERATIONS} {painting}"
+        pairs = []
+        for pair in painted_pairs(
+            photographs, lambda photo: painter.paint(photo, device), chosen.out / "cache", stamp
+        ):
+            pairs.append(pair)
+            report("painting", len(pairs) / chosen.imitate)
+        return pairs
+
     def batches(self, first_step: int) -> Iterator[Batch]:
         chosen, fabric = self.settings, self.fabric
+        place = (first_step, fabric.global_rank, fabric.world_size)
         crops = Crops(self._library, chosen.crop_px, chosen.seed)
-        sampler = StepSampler(chosen.batch, first_step, fabric.global_rank, fabric.world_size)
-        for pictures in loader(crops, sampler, chosen.workers):
-            yield {"pictures": pictures}
+        pictures = loader(crops, StepSampler(chosen.batch, *place), chosen.workers)
+        if not self._pairs:
+            for found in pictures:
+                yield {"pictures": found}
+            return
+        pairs = PairCrops(
+            self._pairs, chosen.crop_px // 2, chosen.seed, damage=Degrader(chosen.seed)
+        )
+        painted = loader(pairs, StepSampler(4 * chosen.batch, *place), chosen.workers)
+        for found, both in zip(pictures, painted):
+            yield {"pictures": found, "given": both[:, :3], "wanted": both[:, 3:]}
 
     def learn(self, batch: Batch, step: int) -> Scalars:
-        chosen = self.settings
+        chosen, device = self.settings, self.fabric.device
+        done = step / chosen.steps
         rate = chosen.learning_rate * warm_cosine(step, chosen.steps)
         set_learning_rate(self._optimiser, rate)
-        pictures = as_unit(batch["pictures"].to(self.fabric.device))
-        losses: Scalars = {}
-        painted = self._network(pictures)
-        temporal_weight = chosen.temporal_weight * _ramp(step / chosen.steps)
-        if temporal_weight and step % TEMPORAL_EVERY == 0:
-            losses["temporal"] = self._unsteady(pictures, painted, step)
-        seen, given, targets = self._at_a_size(painted, pictures, step)
-        with torch.no_grad():
-            content = self._maps(given)
-        maps = self._maps(seen)
-        style = [gram(maps[layer]) for layer in STYLE_LAYERS]
-        losses["style"] = style_distance(style, targets)
-        losses["content"] = content_distance(maps[CONTENT_LAYER], content[CONTENT_LAYER])
-        losses["tv"] = total_variation(painted)
-        losses["range"] = out_of_range(painted)
         weights = {
+            "imitation": 1.0,
+            "match": chosen.match_weight,
             "style": chosen.style_weight,
             "content": chosen.content_weight,
             "tv": chosen.tv_weight,
-            "temporal": temporal_weight,
+            "temporal": chosen.temporal_weight * _ramp(done),
             "range": RANGE_WEIGHT,
         }
+        losses: Scalars = {}
+        pictures = painted = None
+        if self._pairs:
+            pictures, wanted = (as_unit(batch[name].to(device)) for name in ("given", "wanted"))
+            painted = self._network(pictures)
+            losses["imitation"] = picture_loss(painted, wanted)
+        if not self._pairs or done >= IMITATION_SHARE:
+            pictures = as_unit(batch["pictures"].to(device))
+            painted = self._network(pictures)
+            losses.update(self._look(pictures, painted, step))
+        assert pictures is not None
+        assert painted is not None
+        if weights["temporal"] and step % TEMPORAL_EVERY == 0:
+            losses["temporal"] = self._unsteady(pictures, painted, step)
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         self._optimiser.zero_grad()
         self.fabric.backward(loss)
@@ -152,18 +197,33 @@ class Style(Recipe):
         self._average.follow(self._network.module, step)
         return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
 
+    def _look(self, pictures: Tensor, painted: Tensor, step: int) -> Scalars:
+        """What the feature net thinks of painted pictures."""
+        seen, given, size = self._at_a_size(painted, pictures, step)
+        content, maps = self._seen(given), self._maps(seen)
+        losses = {
+            "style": style_distance(styles(maps), self._styles[size]),
+            "content": content_distance(maps[CONTENT_LAYER], content[CONTENT_LAYER]),
+            "tv": total_variation(painted),
+            "range": out_of_range(painted),
+        }
+        if self.settings.match_weight:
+            wanted = self._neighbours[size].matched(content)
+            losses["match"] = match_distance(maps, wanted)
+        return losses
+
     def _at_a_size(
         self, painted: Tensor, pictures: Tensor, step: int
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, int]:
         """What the feature net looks at: half of the size, or a quarter of the area, in turn."""
         if step % FINE_EVERY:
-            halved = (functional.avg_pool2d(p, 2) for p in (painted, pictures))
-            return *halved, self._targets[1]  # type: ignore[return-value]
+            return functional.avg_pool2d(painted, 2), functional.avg_pool2d(pictures, 2), 1
         side_px = painted.shape[-1] // 2
         random = np.random.default_rng(step_seed(self.settings.seed, step, 1))
-        top, left = random.integers(0, side_px + 1, 2)
+        # On the grid of relu3_1, so that both see the same places.
+        top, left = random.integers(0, side_px // 4 + 1, 2) * 4
         part = (..., slice(top, top + side_px), slice(left, left + side_px))
-        return painted[part], pictures[part], self._targets[0]
+        return painted[part], pictures[part], 0
 
     def _unsteady(self, pictures: Tensor, painted: Tensor, step: int) -> Tensor:
         """How far the painting of a moved, noisy picture is from the moved painting."""
@@ -179,9 +239,19 @@ class Style(Recipe):
         return dict(zip(LAYERS, found, strict=True))
 
     @torch.no_grad()
-    def _grams(self, picture: Tensor) -> list[Tensor]:
-        maps = self._maps(picture)
-        return [gram(maps[layer].float()) for layer in STYLE_LAYERS]
+    def _seen(self, pictures: Tensor) -> dict[str, Tensor]:
+        """The feature maps of pictures that are not learned from."""
+        return self._maps(pictures)
+
+    def _content_mean(self) -> Tensor:
+        """Of the features of some photographs, (C,)."""
+        crops = Crops(self._library, self.settings.crop_px, self.settings.seed)
+        means = []
+        for number in range(MEAN_CROPS):
+            crop = as_unit(crops[number][None].to(self.fabric.device))
+            maps = self._seen(functional.avg_pool2d(crop, 2))[MATCHED_BY]
+            means.append(maps.float().mean((0, 2, 3)))
+        return torch.stack(means).mean(0)
 
     def samples(self) -> list[list[Picture]]:
         rows = self.proof_frames()
@@ -209,10 +279,17 @@ class Style(Recipe):
     def summary(self) -> str:
         chosen = self.settings
         return (
-            f"{super().summary()}; style {chosen.style.name} at {chosen.style_px} pixels, weights:"
-            f" style {chosen.style_weight:g}, content {chosen.content_weight:g},"
-            f" total variation {chosen.tv_weight:g}, temporal {chosen.temporal_weight:g}"
+            f"{super().summary()}; style {chosen.style.name} at {chosen.style_px} pixels,"
+            f" {chosen.imitate} paintings imitated, weights: match {chosen.match_weight:g},"
+            f" style {chosen.style_weight:g},"
+            f" content {chosen.content_weight:g}, total variation {chosen.tv_weight:g},"
+            f" temporal {chosen.temporal_weight:g}"
         )
+
+
+def styles(maps: Maps) -> list[StyleStatistics]:
+    """Return the style of each of the layers that count."""
+    return [style_of(maps[layer]) for layer in STYLE_LAYERS]
 
 
 def _ramp(done: float) -> float:
@@ -223,5 +300,6 @@ def _ramp(done: float) -> float:
 def _as_batch(picture: Picture, short_side_px: int) -> Tensor:
     scale = short_side_px / min(picture.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    sized = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method)
+    width, height = (max(1, round(side * scale / 4)) * 4 for side in picture.shape[1::-1])
+    sized = cv2.resize(picture, (width, height), interpolation=method)
     return as_unit(as_tensor(sized.astype(np.uint8, copy=False))[None])

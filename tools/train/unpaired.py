@@ -86,6 +86,7 @@ class Unpaired(Recipe):
             "a": Library.read(chosen.a, smallest_px=chosen.crop_px, report=report),
             "b": Library.read(chosen.b, smallest_px=chosen.crop_px, report=report),
         }
+        self.notes += [library.note for library in self._libraries.values()]
         torch.manual_seed(chosen.seed)
         networks = nn.ModuleDict({name: build_generator(chosen.generator) for name in DIRECTIONS})
         for network in networks.values():

@@ -1,0 +1,121 @@
+"""The programs in examples/, as the recipes in docs/recipes run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines import load_filter, open_engine
+from engines.backends.identity import IdentityEngine
+from realtime import Pipeline
+from realtime.sources.pictures import list_pictures, read_picture, write_picture
+
+ROOT = Path(__file__).parent.parent
+LONGEST = 40
+"""An example that does not fit on a screen is a program."""
+SHOULD_BE_SHORT = ("edge_pairs", "face_box")
+
+
+def example(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run an example without a screen, from a plain checkout."""
+    kept = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, words)],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("name", SHOULD_BE_SHORT)
+def test_examples_are_short(name: str) -> None:
+    assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < LONGEST
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> list[NDArray[np.uint8]]:
+    """The frames of a clip, tmp_path/"clip", without losses."""
+    folder = tmp_path / "clip"
+    Pipeline(
+        "test-pattern:128x96@30", IdentityEngine(None), [f"{folder}/"], mode="every", frames=5
+    ).run()
+    return [read_picture(path) for path in list_pictures(folder)]
+
+
+def test_a_filter_in_a_box(frames: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    done = example("face_box", "clip", "comic", "20,10,70,61", "out/", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [read_picture(path) for path in list_pictures(tmp_path / "out")]
+    assert len(found) == len(frames)
+    box = np.s_[10 : 10 + 60, 20 : 20 + 68]  # the sides are multiples of the filter's stride
+    engine = open_engine("comic", (68, 60))
+    for picture, frame in zip(found, frames, strict=True):
+        outside = np.ones(frame.shape[:2], bool)
+        outside[box] = False
+        assert np.array_equal(picture[outside], frame[outside])
+        wanted = engine.infer(np.ascontiguousarray(frame[box]))
+        assert np.abs(picture[box].astype(int) - wanted).max() <= 1
+        assert np.abs(picture[box].astype(int) - frame[box]).mean() > 5, "it is another picture"
+    engine.close()
+    assert load_filter("comic").card.stride == 4
+
+
+def test_a_box_that_does_not_fit_is_refused(
+    frames: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    done = example("face_box", "clip", "comic", "100,10,40,40", "out/", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "the box reaches out of the frame of 128x96" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_of_edges_and_photographs(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(11):
+        photo = np.full((180, 240, 3), 220, np.uint8)
+        cv2.rectangle(photo, (60, 40), (120 + number, 130), (40, 60, 200), -1)
+        write_picture(tmp_path / "photos" / f"{number:02d}.png", photo)
+    done = example("edge_pairs", "photos", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pairs = list_pictures(tmp_path / "out" / "pairs")
+    assert [path.stem for path in pairs] == [f"{n:02d}" for n in range(11) if n != 9]
+    both = read_picture(pairs[0])
+    assert both.shape == (360, 960, 3)
+    lines, photo = both[:, :480], both[:, 480:]
+    assert set(np.unique(lines)) == {0, 255}
+    assert (lines[80:260, 115:125] == 0).any(), "the left edge of the rectangle"
+    assert (lines[150:200, 150:200] == 255).all(), "no lines where nothing is"
+    assert abs(int(photo[170, 170, 2]) - 200) <= 2
+    for kind in ("input", "target"):
+        held_out = list_pictures(tmp_path / "out" / "held-out" / kind)
+        assert [path.name for path in held_out] == ["09.png"]
+        assert read_picture(held_out[0]).shape == (360, 480, 3)
+
+
+def test_pairs_of_edges_train(tmp_path: Path) -> None:
+    for name in ("torch", "lightning_fabric", "onnxscript"):
+        pytest.importorskip(name, reason=f"training needs {name}; install pix2live[train]")
+    from tools.train.pair_folders import read_side_by_side
+
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 255, (9, 12, 3)).astype(np.uint8)
+        photo = cv2.resize(noise, (160, 120), interpolation=cv2.INTER_NEAREST)
+        write_picture(tmp_path / "photos" / f"{number}.png", photo)
+    assert example("edge_pairs", "photos", "out", cwd=tmp_path).returncode == 0
+    pairs = read_side_by_side(
+        tmp_path / "out" / "pairs", smallest_px=256, report=lambda what, share: None
+    )
+    assert not pairs.skipped
+    assert pairs[0].photo.shape == pairs[0].target.shape == (360, 480, 3)
+    assert set(np.unique(pairs[0].photo)) == {0, 255}, "the edges are the input"
