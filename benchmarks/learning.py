@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-
 from benchmarks import learning_metrics as metrics
 from benchmarks import learning_sets as sets
 from benchmarks.common import RESULTS

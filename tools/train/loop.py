@@ -74,7 +74,7 @@ def fit(
     screen = screen or Screen(loud=False)
     settings = recipe.settings
     recipe.prepare(screen.preparing)
-    for note in recipe.notes:
+    for note in filter(None, recipe.notes):
         screen.say(note)
     take_over(recipe, checkpoint)
     run = _Run(recipe, screen, machine, checkpoint.step if checkpoint else 0)
