@@ -15,139 +15,24 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from benchmarks import learning_metrics as metrics
 from benchmarks import learning_sets as sets
 from benchmarks.common import RESULTS
 from benchmarks.conversion import save
+from benchmarks.learning_runs import Bench, Row
 from benchmarks.learning_sets import Picture
 from engines import Pix2liveError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from tools.train.recipe import Recipe
 
 ROOT: Final = Path(__file__).parent.parent
 FEATURES: Final = ROOT.parent / "shared" / "assets" / "features" / "vgg_normalised_conv3_1.pth"
 LEARNED: Final = range(200)
 HELD_OUT: Final = range(1000, 1016)
-QUICK_STEPS: Final = 4
 STYLE_PX: Final = 128
 CLIP_FRAMES: Final = 12
-COMMON: Final[dict[str, Any]] = {
-    "generator": "quarter:32x2",
-    "batch": 4,
-    "crop_px": 64,
-    "learning_rate": 2e-3,
-    "precision": "32-true",
-    "accelerator": "cpu",
-    "workers": 0,
-    "save_every": 10**6,
-    "sheet_every": 10**6,
-}
-Translate = Callable[[Picture], Picture]
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """A filter that was trained."""
-
-    translate: Translate
-    steps: int
-    seconds: float
-    losses: dict[str, float]
-    """Of the last step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    recipe: str
-    metric: str
-    unit: str = ""
-    found: float
-    """With the full recipe."""
-    without: str
-    other: float
-    """Without that term, or without any training."""
-    claim: str
-    kept: bool
-    ways: list[Learned]
-
-    @property
-    def difference(self) -> str:
-        """Decibels are subtracted, all else is divided."""
-        if self.unit == "dB":
-            return f"{self.found - self.other:+.2f} dB"
-        return f"x {self.found / self.other:.3g}" if self.other else "from 0"
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as it is written."""
-        return {
-            "recipe": self.recipe,
-            "metric": self.metric,
-            "unit": self.unit,
-            "full recipe": round(self.found, 5),
-            f"without {self.without}": round(self.other, 5),
-            "difference": self.difference,
-            "claim": self.claim,
-            "kept": self.kept,
-            "steps": self.ways[0].steps,
-            "seconds": [way.seconds for way in self.ways],
-            "losses of the last step": [way.losses for way in self.ways],
-        }
-
-
-class Bench:
-    """Trains, and keeps what was made in a folder of its own."""
-
-    def __init__(self, folder: Path, *, quick: bool = False) -> None:
-        self._folder, self._quick = folder, quick
-        self._runs = 0
-
-    def folder(self, name: str) -> Path:
-        return self._folder / name
-
-    def train(self, recipe: str, **changes: Any) -> Learned:
-        """Train one of the recipes on its class and the loop, without the export at the end."""
-        import torch
-
-        from tools.train import paired, style, unpaired
-        from tools.train.curves import read_curves
-        from tools.train.devices import make_fabric
-        from tools.train.loop import fit
-        from tools.train.recipe import translate
-
-        kinds: dict[str, tuple[type[Recipe], Any]] = {
-            "paired": (paired.Paired, paired.PairedSettings),
-            "unpaired": (unpaired.Unpaired, unpaired.UnpairedSettings),
-            "style": (style.Style, style.StyleSettings),
-        }
-        kind, make_settings = kinds[recipe]
-        self._runs += 1
-        out = self._folder / f"run{self._runs}"
-        if self._quick:
-            changes["steps"] = QUICK_STEPS
-        settings = make_settings(**{**COMMON, **changes, "out": out, "name": recipe})
-        settings.check()
-        out.mkdir()
-        torch.set_num_threads(1)
-        started = time.perf_counter()
-        made = kind(settings, make_fabric(settings)[0])
-        fit(made)
-        seconds = time.perf_counter() - started
-        network: nn.Module = made.finished()[recipe]
-        last = read_curves(out / "curves.jsonl")[-1]
-        losses = {name: round(value, 4) for name, value in last.items() if name != "step"}
-        return Learned(partial(translate, network), settings.steps, round(seconds, 1), losses)
 
 
 def known(bench: Bench) -> Row:
@@ -264,6 +149,7 @@ def style(bench: Bench) -> Row:
     way = bench.train(
         "style",
         steps=1500,
+        imitate=0,
         match_weight=0.0,
         style_weight=1.0,
         temporal_weight=0.0,
@@ -290,13 +176,17 @@ def temporal(bench: Bench) -> Row:
 
     learned = _painting(bench)
     ways = [
-        bench.train("style", steps=600, **learned, **changes)
+        bench.train("style", steps=600, imitate=0, **learned, **changes)
         for changes in ({}, {"temporal_weight": 0.0})
     ]
     frames = sets.noisy_pan(CLIP_FRAMES)
     calm, nervous = (flicker(way.translate, frames).warping_error for way in ways)
+    # A filter that does nothing is calm too.
+    apart = metrics.StyleDistance(FEATURES, sets.painting(), STYLE_PX)
+    held = [sets.shapes(number) for number in HELD_OUT]
+    distances = [apart(map(way.translate, held)) for way in ways]
     return Row(
-        recipe="style",
+        recipe="style without imitation",
         metric="warping error",
         found=calm,
         without="the temporal loss",
@@ -304,6 +194,7 @@ def temporal(bench: Bench) -> Row:
         claim="30 % less",
         kept=calm <= 0.7 * nervous,
         ways=ways,
+        beside={"squared distance of Gram matrices": [*distances, apart(held)]},
     )
 
 
@@ -329,9 +220,13 @@ def show(row: Row) -> None:
         f" {'kept' if row.kept else 'NOT KEPT'}; {row.ways[0].steps} steps, {seconds} s",
         flush=True,
     )
+    for name, values in row.beside.items():
+        print(f"    {name}: {', '.join(f'{value:.3g}' for value in values)}", flush=True)
 
 
-def run(parts: Sequence[str], path: Path | None, *, quick: bool = False) -> list[Row]:
+def run(
+    parts: Sequence[str], path: Path | None, *, quick: bool = False, seed: int = 1
+) -> list[Row]:
     """Run the parts one after the other, print each, and write all of them."""
     rows, skipped = [], {}
     for part in parts:
@@ -341,10 +236,10 @@ def run(parts: Sequence[str], path: Path | None, *, quick: bool = False) -> list
             print(f"{part}: skipped: {reason}")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(PARTS[part](Bench(Path(folder), quick=quick)))
+            rows.append(PARTS[part](Bench(Path(folder), quick=quick, seed=seed)))
         show(rows[-1])
     if path is not None:
-        found = {"rows": [row.to_json() for row in rows], "skipped": skipped}
+        found = {"seed": seed, "rows": [row.to_json() for row in rows], "skipped": skipped}
         save("learning", found, path)
     return rows
 
@@ -370,13 +265,14 @@ def _painting(bench: Bench) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="does it run? a few steps each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="[default: all parts: results/]")
     given = parser.parse_args()
-    whole = given.only == list(PARTS) and not given.quick
+    whole = given.only == list(PARTS) and not given.quick and given.seed == 1
     path = given.json or (RESULTS / "learning.json" if whole else None)
     try:
-        run(given.only, path, quick=given.quick)
+        run(given.only, path, quick=given.quick, seed=given.seed)
     except Pix2liveError as error:
         sys.exit(f"error: {error}")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STYLE_LAYERS: Final = ("relu1_2", "relu2_2", "relu3_1")
+SIZES: Final = (1, 2)
 COLOURED: Final = 80
 """How much the strongest and the weakest channel of a coloured pixel differ, of 255."""
 
@@ -49,22 +50,28 @@ def right_colours(found: Iterable[Picture], wanted: Sequence[Picture]) -> float:
 
 
 class StyleDistance:
-    """Mean of |G - A|^2 / |A|^2 over pictures and layers, of Gram matrices (Gatys et al., 2016)."""
+    """Mean of |G - A|^2 / |A|^2 over pictures and layers, of Gram matrices (Gatys et al., 2016).
+
+    At two sizes, as the recipe holds the style: pictures beside the painting at ``side_px``, and
+    halves of them beside its half.
+    """
 
     def __init__(self, features: Path, painting: Picture, side_px: int) -> None:
         from tools.train.features import load_features
 
         self._net = load_features(features)
-        sized = cv2.resize(painting, (side_px, side_px), interpolation=cv2.INTER_AREA)
-        self._wanted = self._grams(np.asarray(sized, np.uint8))
+        self._wanted = [self._grams(_sized(painting, side_px // part)) for part in SIZES]
 
     def __call__(self, pictures: Iterable[Picture]) -> float:
         """Return how far the pictures are from the painting; 0: the same style."""
-        apart = [
-            float((gram - wanted).square().sum() / wanted.square().sum())
-            for picture in pictures
-            for gram, wanted in zip(self._grams(picture), self._wanted)
-        ]
+        apart = []
+        for picture in pictures:
+            for part, wanted in zip(SIZES, self._wanted, strict=True):
+                found = self._grams(_sized(picture, len(picture) // part))
+                apart += [
+                    float((gram - target).square().sum() / target.square().sum())
+                    for gram, target in zip(found, wanted, strict=True)
+                ]
         return float(np.mean(apart))
 
     def _grams(self, picture: Picture) -> list[Tensor]:
@@ -75,3 +82,9 @@ class StyleDistance:
             maps = dict(zip(self._net.layers, self._net(rgb.permute(2, 0, 1)[None])))
         rows = [maps[layer][0].flatten(1) for layer in STYLE_LAYERS]
         return [values @ values.T / values.shape[1] for values in rows]
+
+
+def _sized(picture: Picture, side_px: int) -> Picture:
+    """A square picture at another size."""
+    sized = cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return sized.astype(np.uint8, copy=False)
