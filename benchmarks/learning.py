@@ -2,7 +2,7 @@
 
 Small sets whose right answer is known are made on the fly, and learned by the recipes as a person
 has them. An ablation takes one term away and nothing else: the same set, seed and number of steps.
-Six minutes on one core; `--only texture condition` runs some of it.
+Five minutes on one core; `--only texture condition` runs some of it.
 
 Claims: paired reaches 28 dB on pictures that were not learned from; a critic draws texture that L1
 alone leaves out; without its condition the critic takes a wrong but plausible answer; unpaired is
@@ -217,7 +217,7 @@ def show(row: Row) -> None:
     print(
         f"{row.recipe}: {row.metric}: {row.found:.3g} {row.unit}; without {row.without}"
         f" {row.other:.3g} ({row.difference}); claim {row.claim}:"
-        f" {'kept' if row.kept else 'NOT KEPT'}; {row.ways[0].steps} steps, {seconds} s",
+        f" {'kept' if row.kept else 'NOT KEPT'}; {row.ways[0].steps} steps, {seconds} CPU s",
         flush=True,
     )
     for name, values in row.beside.items():

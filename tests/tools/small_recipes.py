@@ -91,7 +91,7 @@ class Small(Recipe):
         return {"loss": dark.detach() * chosen.dark_weight, "dark": dark.detach()}
 
     def samples(self) -> list[list[Picture]]:
-        frame = self.proof_frames()[0]
+        frame = self.proof_frames("")[0]
         return [[frame, translate(self._average.network, frame), frame // 2]]
 
     def state(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Small(Recipe):
             self.settings.names.split(",") if self.settings.names else [self.settings.name], network
         )
 
-    def proof_frames(self) -> list[Picture]:
+    def proof_frames(self, name: str) -> list[Picture]:
         ramp = np.linspace(0, 255, 64, dtype=np.uint8)
         frame = np.empty((48, 64, 3), np.uint8)
         frame[:] = ramp[None, :, None]

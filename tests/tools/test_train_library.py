@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engines.errors import SettingsError, SourceError
+from tools.train.checked_pictures import look_at_header, read_checked
 from tools.train.crops import Crops, StepSampler, as_tensor, loader, random_square
-from tools.train.library import Library, Named, look_at_header, read_checked, split
+from tools.train.library import Library, Named, split
 from tools.train.pairs import Picture
 
 ROOT = Path(__file__).parents[2]

@@ -108,7 +108,7 @@ def test_random_motion_is_small_and_a_turn_with_a_zoom(seed: int, size: tuple[in
     grid = random_motion(torch.zeros(4, 3, height, width), torch.Generator().manual_seed(seed))
     apart = where(grid, height, width) - places(height, width)
     assert grid.shape == (4, height, width, 2)
-    bent = (LARGEST_TURN + LARGEST_ZOOM) * max(size)
+    bent = 0.5 * (1.05 * LARGEST_TURN + LARGEST_ZOOM) * max(size)
     assert float(apart.abs().max()) <= LARGEST_SHIFT_PX + bent
     centre = apart.mean((2, 3))
     assert float(centre.abs().max()) <= LARGEST_SHIFT_PX + 1e-3
@@ -118,6 +118,16 @@ def test_random_motion_is_small_and_a_turn_with_a_zoom(seed: int, size: tuple[in
     found = moved(places(height, width).repeat(4, 1, 1, 1), grid)
     seen = inside(grid, margin_px=1).expand_as(found).bool()
     assert float((found - where(grid, height, width))[seen].abs().max()) < 1e-2
+
+
+def test_random_motion_goes_to_its_limits_and_not_beyond() -> None:
+    grid = random_motion(torch.zeros(400, 3, 16, 16), torch.Generator().manual_seed(0))
+    along = (grid[:, 0, -1] - grid[:, 0, 0]) * 8 / 15  # the first column of the matrix
+    turn, zoom = torch.atan2(along[:, 1], along[:, 0]), along.norm(dim=1) - 1
+    shift_px = grid.mean((1, 2)) * 8
+    for found, limit in ((turn, LARGEST_TURN), (zoom, LARGEST_ZOOM), (shift_px, LARGEST_SHIFT_PX)):
+        assert 0.95 * limit < float(found.abs().max()) < limit * 1.001
+        assert float(found.mean().abs()) < 0.1 * limit
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47)])

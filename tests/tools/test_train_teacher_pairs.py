@@ -22,6 +22,7 @@ from tools.train.pairs import (
     make_pairs,
     picture_files,
 )
+from tools.train.teachers import comic
 
 TEACHER = '''
 """Half as bright, with red and blue exchanged; counts how often it was asked."""
@@ -147,6 +148,16 @@ def test_an_unknown_teacher_is_named(reference: str) -> None:
 def test_a_teacher_is_a_function() -> None:
     with pytest.raises(SettingsError, match="is no function"):
         load_teacher("lessons:number")
+
+
+def test_comic_draws_black_lines_and_is_calm_under_noise() -> None:
+    picture = np.full((96, 128, 3), 90, np.uint8)
+    picture[:, 64:] = (60, 140, 220)
+    drawn = comic(picture)
+    assert drawn[20:76, 58:70].min(axis=(1, 2)).max() < 60
+    noise = np.random.default_rng(1).normal(0, 2, picture.shape)
+    noisy = comic(np.clip(picture + noise, 0, 255).astype(np.uint8))
+    assert np.abs(noisy.astype(int) - drawn).mean() < 4
 
 
 # ---- light and damage --------------------------------------------------------------------------

@@ -47,7 +47,6 @@ def export_filters(recipe: Recipe, step: int, screen: Screen | None = None) -> l
     """
     screen = screen or Screen(loud=False)
     out = recipe.settings.out
-    frames = recipe.proof_frames()
     networks = recipe.finished()
     with _drafts(out) as folder:
         drafts = []
@@ -56,7 +55,7 @@ def export_filters(recipe: Recipe, step: int, screen: Screen | None = None) -> l
             drafts.append(folder / f"{name}.onnx")
             card = _card(recipe, name, network, step, alone=len(networks) == 1)
             try:
-                _prove(network.eval(), card, frames, drafts[-1], screen)
+                _prove(network.eval(), card, recipe.proof_frames(name), drafts[-1], screen)
             except ConversionError as error:
                 raise ConversionError(f"{name} is not written: {error}") from error
         screen.preparing("export and proof", 1.0)

@@ -1,8 +1,7 @@
 """Known motion: the same content moved, so that a translation can be held to move with it.
 
 The temporal loss of Huang et al., "Real-Time Neural Style Transfer for Videos" (2017), with
-motion that is drawn instead of estimated (as in Tu et al., "Video Frame Interpolation" style
-augmentations): no video and no optical flow is needed.
+motion that is drawn instead of estimated: no video and no optical flow is needed.
 """
 
 from __future__ import annotations

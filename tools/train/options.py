@@ -76,7 +76,7 @@ def shared_options(presets: Mapping[str, Preset]) -> Callable[[Command], Command
         click.option("--learning-rate", type=float, help=shown("At its peak.", "learning_rate")),
         click.option("--seed", type=int, help="The same one repeats a run [default: 1]."),
         click.option("--accelerator", help="auto, cpu, cuda or mps [default: auto]."),
-        click.option("--devices", type=int, help="How many GPUs [default: 1]."),
+        click.option("--devices", type=int, help="How many GPUs (or CPU processes) [default: 1]."),
         click.option("--precision", help="auto, 32-true, bf16-mixed or 16-mixed [default: auto]."),
         click.option("--workers", type=int, help="Threads that cut crops ahead [default: 1]."),
         click.option("--save-every", type=int, help="Steps between checkpoints [default: 250]."),
@@ -238,8 +238,12 @@ def command_line(context: click.Context) -> str:
         if isinstance(value, bool):
             words.append(item.opts[0] if value else item.secondary_opts[0])
         else:
-            words += [item.opts[0], _shown_path(value) if isinstance(value, Path) else str(value)]
+            words += [item.opts[0], _shown_path(Path(value)) if _is_path(value) else str(value)]
     return shlex.join(words)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute())
 
 
 def _shown_path(path: Path) -> str:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from realtime.sources.pictures import read_picture, write_picture
 from tools.train.crops import as_tensor
 from tools.train.neighbours import Maps, Neighbours, match_distance
-from tools.train.pairs import Pair, Picture
+from tools.train.pairs import Pair, Picture, make_cache
 from tools.train.perceptual import Style, out_of_range, style_distance, total_variation
 from tools.train.recipe import as_unit
 
@@ -29,7 +29,8 @@ ITERATIONS: Final = 24
 LEARNING_RATE: Final = 0.03
 FINE_EVERY: Final = 3
 RANGE_WEIGHT: Final = 10.0
-GRID_PX: Final = 8  # a place of relu3_1 in the picture of half of the size
+PAINTER: Final = f"{ITERATIONS} {LEARNING_RATE} {FINE_EVERY} {RANGE_WEIGHT}"
+"""Changes when paintings become others."""
 
 
 class Painter:
@@ -88,7 +89,7 @@ def painted_pairs(
     Raises:
         SinkError, SourceError: ``cache`` cannot be written, or read again.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    make_cache(cache)
     for photograph in photographs:
         key = hashlib.sha256(stamp.encode() + photograph.tobytes())
         entry = cache / f"painted-{key.hexdigest()[:24]}.png"

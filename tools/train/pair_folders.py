@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engines.errors import SettingsError, SourceError
+from tools.train.checked_pictures import read_checked, reduced
 from tools.train.crops import as_tensor
 from tools.train.library import (
     MEMORY_BYTES,
@@ -24,8 +25,6 @@ from tools.train.library import (
     Shelf,
     check_size,
     named_pictures,
-    read_checked,
-    reduced,
     shown_name,
 )
 from tools.train.pairs import Pair, Picture

@@ -21,7 +21,7 @@ from engines.errors import SettingsError
 from tools.train.adversarial import feature_matching, gan_loss
 from tools.train.crops import StepSampler, loader
 from tools.train.discriminators import MultiScale
-from tools.train.generators import check_crop
+from tools.train.generators import build_generator, check_crop
 from tools.train.pair_folders import PairCrops, read_pairs, read_side_by_side
 from tools.train.pairs import LARGEST_CROP_PX, Degrader, Pair, Picture, load_teacher, make_pairs
 from tools.train.perceptual import picture_loss
@@ -34,9 +34,10 @@ from tools.train.recipe import (
     Settings,
     as_unit,
     channels_last,
-    held_out,
     set_learning_rate,
+    some_of,
     translate,
+    validation_frames,
     warm_cosine,
     whole_cells,
 )
@@ -97,12 +98,14 @@ class Paired(Recipe):
 
     def prepare(self, report: Report) -> None:
         chosen, device = self.settings, self.fabric.device
+        self._frames = validation_frames(chosen)
+        check_crop(build_generator(chosen.generator), chosen.crop_px)
         self._teacher = load_teacher(chosen.teacher) if chosen.teacher else None
         self._pairs = self._read(report)
         self.notes.append(getattr(self._pairs, "note", ""))
         torch.manual_seed(chosen.seed)
         network = channels_last(begin_with(chosen.generator, chosen.start))
-        check_crop(network, chosen.crop_px)
+        self._stride = int(getattr(network, "stride", 1))
         self._average = Average(network).to(device)
         self._network, self._optimiser = self.fabric.setup(
             network, torch.optim.Adam(network.parameters(), chosen.learning_rate)
@@ -133,6 +136,7 @@ class Paired(Recipe):
                 chosen.input, chosen.target, smallest_px=chosen.crop_px, report=report
             )
         pairs = []
+        skipped: list[str] = []
         made = make_pairs(
             chosen.input,
             self._teacher or load_teacher(chosen.teacher),
@@ -140,10 +144,13 @@ class Paired(Recipe):
             variants=chosen.variants,
             smallest_px=chosen.crop_px,
             seed=chosen.seed,
+            skipped=skipped,
         )
         for pair, count in made:
             pairs.append(pair)
             report("teacher", len(pairs) / count)
+        if skipped:
+            self.notes.append(f"{len(skipped)} pictures skipped: {', '.join(skipped[:5])}")
         return pairs
 
     def batches(self, first_step: int) -> Iterator[Batch]:
@@ -201,13 +208,12 @@ class Paired(Recipe):
 
     def samples(self) -> list[list[Picture]]:
         rows = []
-        chosen = self.settings
-        if chosen.validate is not None and self._teacher is not None:
-            shown = [Pair(frame, self._teacher(frame)) for frame in self.proof_frames()[::3]]
+        if self._frames and self._teacher is not None:
+            shown = [Pair(frame, self._teacher(frame)) for frame in some_of(self._frames, 4)]
         else:
             shown = [self._pairs[i] for i in range(0, len(self._pairs), -(-len(self._pairs) // 4))]
         for pair in shown[:4]:
-            photo, target = (whole_cells(picture) for picture in (pair.photo, pair.target))
+            photo, target = (whole_cells(x, self._stride) for x in (pair.photo, pair.target))
             rows.append([photo, translate(self._average.network, photo), target])
         return rows
 
@@ -233,8 +239,12 @@ class Paired(Recipe):
     def finished(self) -> dict[str, nn.Module]:
         return {self.settings.name: self._average.network.cpu().eval()}
 
-    def proof_frames(self) -> list[Picture]:
-        return held_out(self.settings, [pair.photo for pair in self._pairs])
+    def proof_frames(self, name: str) -> list[Picture]:
+        step = max(1, -(-len(self._pairs) // 12))
+        frames = self._frames or [
+            self._pairs[number].photo for number in range(0, len(self._pairs), step)
+        ]
+        return [whole_cells(frame, self._stride) for frame in frames]
 
     def summary(self) -> str:
         chosen = self.settings

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import SettingsError, SourceError
+from engines.errors import SettingsError, SinkError, SourceError
 from realtime.sources.pictures import PICTURE_SUFFIXES, is_picture, read_picture, write_picture
+from tools.train.checked_pictures import read_checked, reduced
 
 Picture = NDArray[np.uint8]
 Teacher = Callable[[Picture], Picture]
@@ -40,17 +42,22 @@ class Pair:
 
 
 def load_teacher(reference: str) -> Teacher:
-    """Return the function that ``module:function`` names.
+    """Return the function that ``module:function`` names. The module is executed.
+
+    Modules of the folder where one is are found, too.
 
     Raises:
-        SettingsError: there is no such module or function.
+        SettingsError: there is no such module or function, or the module fails.
     """
     module_name, _, function_name = reference.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         teacher = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a person's own module: anything
         raise SettingsError(
-            f"no teacher {reference!r}: {error}; expected module:function,"
+            f"no teacher {reference!r}: {type(error).__name__}: {error}; expected module:function,"
             " for instance tools.train.teachers:comic"
         ) from error
     if not callable(teacher):
@@ -74,6 +81,8 @@ def picture_files(folder: Path) -> list[Path]:
 def frames_of(path: Path, count: int) -> list[Picture]:
     """About ``count`` pictures of a folder or a video, evenly spread; a folder may hold videos.
 
+    Large ones are reduced to the size of frames.
+
     Raises:
         SourceError: nothing there can be read.
     """
@@ -83,35 +92,53 @@ def frames_of(path: Path, count: int) -> list[Picture]:
             raise SourceError(f"no pictures and no videos below {path}")
         pictures = [file for file in files if is_picture(file)]
         if pictures:
-            return [read_picture(file) for file in pictures[:: _step(len(pictures), count)]]
+            return [_checked(file) for file in pictures[:: _step(len(pictures), count)]]
         clips = files[:: _step(len(files), count)]
         return [frame for clip in clips for frame in frames_of(clip, -(-count // len(clips)))]
     if is_picture(path):
-        return [read_picture(path)]
+        return [_checked(path)]
     frames = _video_frames(path, count)
     if not frames:
         raise SourceError(f"cannot read {path} as a video or a picture")
     return frames
 
 
+def _checked(path: Path) -> Picture:
+    try:
+        return reduced(read_checked(path), SHORT_SIDES_PX[1])
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
 def make_pairs(
-    folder: Path, teacher: Teacher, cache: Path, *, variants: int, smallest_px: int, seed: int
+    folder: Path,
+    teacher: Teacher,
+    cache: Path,
+    *,
+    variants: int,
+    smallest_px: int,
+    seed: int,
+    skipped: list[str] | None = None,
 ) -> Iterator[tuple[Pair, int]]:
     """Yield (pair, number of pairs in all). What was computed before is read from ``cache``.
+
+    Photographs that cannot be read are left out; ``skipped`` takes their names with the reason.
+    The teacher is called from several threads.
 
     Each photograph is used ``variants`` times: once as it is, then in other light, each time at
     another size. The teacher sees that light too: it decides what a dim room looks like.
 
     Raises:
-        SettingsError: the teacher does not return a picture of the same size.
-        SourceError: a photograph cannot be read.
+        SettingsError: the teacher fails, or does not return a picture of the same size.
+        SourceError: no photograph can be read.
         SinkError: ``cache`` cannot be written.
     """
     files = picture_files(folder)
-    cache.mkdir(parents=True, exist_ok=True)
+    make_cache(cache)
     stamp = _stamp(teacher)
+    broken: dict[Path, str] = {}
 
-    def make(job: tuple[int, Path, int]) -> Pair:
+    def make(job: tuple[int, Path, int]) -> Pair | None:
         number, file, variant = job
         parts = (file.name, file.stat().st_size, number, seed, smallest_px, stamp)
         key = hashlib.sha256(" ".join(map(str, parts)).encode())
@@ -121,7 +148,12 @@ def make_pairs(
             half = both.shape[0] // 2
             return Pair(np.ascontiguousarray(both[:half]), np.ascontiguousarray(both[half:]))
         random = np.random.default_rng((seed, number))
-        photo = _resized(read_picture(file), int(random.integers(*SHORT_SIDES_PX)), smallest_px)
+        try:
+            whole = read_checked(file)
+        except SourceError as error:
+            broken[file] = f"{file.name} ({error})"
+            return None
+        photo = _resized(whole, int(random.integers(*SHORT_SIDES_PX)), smallest_px)
         if variant:
             photo = in_other_light(photo, random)
         pair = Pair(photo, _taught(teacher, photo))
@@ -131,7 +163,24 @@ def make_pairs(
     jobs = [(len(files) * v + n, file, v) for v in range(variants) for n, file in enumerate(files)]
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         for pair in workers.map(make, jobs):
-            yield pair, len(jobs)
+            if pair is not None:
+                yield pair, len(jobs)
+    if len(broken) == len(files):
+        raise SourceError(f"none of the {len(files)} pictures below {folder} can be read")
+    if skipped is not None:
+        skipped += sorted(broken.values())
+
+
+def make_cache(folder: Path) -> None:
+    """Make the folder for what takes long to compute.
+
+    Raises:
+        SinkError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def in_other_light(photo: Picture, random: np.random.Generator) -> Picture:
@@ -175,7 +224,12 @@ class Degrader:
 
 
 def _taught(teacher: Teacher, photo: Picture) -> Picture:
-    target = teacher(photo)
+    try:
+        target: object = teacher(photo)
+    except Exception as error:  # a person's own function: anything
+        raise SettingsError(f"the teacher failed: {type(error).__name__}: {error}") from error
+    if not isinstance(target, np.ndarray):
+        raise SettingsError(f"the teacher must return a picture, found {type(target).__name__}")
     if target.shape != photo.shape or target.dtype != np.uint8:
         raise SettingsError(
             f"the teacher must return uint8 {photo.shape} for such a picture,"
@@ -208,7 +262,7 @@ def _video_frames(path: Path, count: int) -> list[Picture]:
         if number % _step(total, count) == 0:
             done, picture = capture.retrieve()
             if done:
-                frames.append(picture.astype(np.uint8, copy=False))
+                frames.append(reduced(picture.astype(np.uint8, copy=False), SHORT_SIDES_PX[1]))
     capture.release()
     return frames
 

@@ -26,7 +26,9 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
         context.save_for_backward(rows)
-        return torch.bmm(rows.transpose(1, 2), rows).float() / rows.shape[1]
+        # Before the product: the sum over all rows does not fit into FP16.
+        scaled = rows * rows.shape[1] ** -0.5
+        return torch.bmm(scaled.transpose(1, 2), scaled).float()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:

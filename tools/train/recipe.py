@@ -86,6 +86,8 @@ class Settings:
             raise SettingsError(
                 "--overwrite throws the checkpoint away that --resume and --export need: give one"
             )
+        if not 0 <= self.seed < 2**63:
+            raise SettingsError(f"--seed must be 0 or more, and below 2^63, found {self.seed}")
         if not 0 < self.learning_rate < 1:
             raise SettingsError(
                 f"--learning-rate must be between 0 and 1, found {self.learning_rate}"
@@ -119,6 +121,10 @@ class Recipe(abc.ABC):
     def samples(self) -> list[list[Picture]]:
         """Rows of pictures (input, output, target or reconstruction) for the sample sheet."""
 
+    def seed(self, step: int, stream: int) -> int:
+        """Return the seed of what this device draws in a step; ``stream`` (0 to 9) tells uses."""
+        return step_seed(self.settings.seed, step, stream + 10 * self.fabric.global_rank)
+
     def captions(self) -> tuple[str, ...]:
         """What the columns of `samples` are."""
         last = {"paired": "target", "unpaired": "reconstruction", "style": "style"}
@@ -141,8 +147,8 @@ class Recipe(abc.ABC):
         return self.settings.domains
 
     @abc.abstractmethod
-    def proof_frames(self) -> list[Picture]:
-        """Real pictures on which an exported model is compared with its network."""
+    def proof_frames(self, name: str) -> list[Picture]:
+        """Real pictures on which the exported generator ``name`` is compared with its network."""
 
     def summary(self) -> str:
         """One line for the card: what was learned from, how long, which losses."""
@@ -220,16 +226,21 @@ def translate(network: nn.Module, frame: Picture) -> Picture:
     return np.ascontiguousarray(found.permute(1, 2, 0).numpy()[..., ::-1])
 
 
-def held_out(settings: Settings, pictures: Sequence[Picture], count: int = 12) -> list[Picture]:
-    """Frames that were not learned from where ``validate`` says so, else some of the pictures."""
-    if settings.validate is not None:
-        frames = frames_of(settings.validate, count)
-    else:
-        frames = [pictures[i] for i in range(0, len(pictures), max(1, len(pictures) // count))]
-    return [whole_cells(frame) for frame in frames]
+def validation_frames(settings: Settings, count: int = 12) -> list[Picture]:
+    """Return frames of ``validate``, which are never learned from; none where it is not given.
+
+    Raises:
+        SourceError: nothing there can be read.
+    """
+    return [] if settings.validate is None else frames_of(settings.validate, count)
 
 
-def whole_cells(frame: Picture, stride: int = 4) -> Picture:
+def some_of(pictures: Sequence[Picture], count: int = 12) -> list[Picture]:
+    """Return a few pictures, evenly spread."""
+    return [pictures[i] for i in range(0, len(pictures), max(1, -(-len(pictures) // count)))]
+
+
+def whole_cells(frame: Picture, stride: int) -> Picture:
     """Return a picture (H, W, 3) without what is over at the right and at the bottom."""
     height, width = (side // stride * stride for side in frame.shape[:2])
     return np.ascontiguousarray(frame[:height, :width])

@@ -23,12 +23,13 @@ from torch.nn import functional
 from engines.errors import SettingsError
 from realtime.sources.pictures import read_picture
 from tools.train.crops import Crops, StepSampler, as_picture, as_tensor, loader
+from tools.train.export import weights_sha256
 from tools.train.features import LAYERS, load_features
-from tools.train.generators import check_crop
+from tools.train.generators import build_generator, check_crop
 from tools.train.library import Library
 from tools.train.motion import inside, moved, noisy, random_motion
 from tools.train.neighbours import MATCHED_BY, Maps, Neighbours, match_distance
-from tools.train.painting import ITERATIONS, Painter, painted_pairs
+from tools.train.painting import PAINTER, Painter, painted_pairs
 from tools.train.pair_folders import PairCrops
 from tools.train.pairs import Degrader, Pair, Picture
 from tools.train.perceptual import Style as StyleStatistics
@@ -49,11 +50,12 @@ from tools.train.recipe import (
     Settings,
     as_unit,
     channels_last,
-    held_out,
     set_learning_rate,
-    step_seed,
+    some_of,
     translate,
+    validation_frames,
     warm_cosine,
+    whole_cells,
 )
 from tools.train.start import begin_with
 
@@ -109,6 +111,10 @@ class Style(Recipe):
 
     def prepare(self, report: Report) -> None:
         chosen, device = self.settings, self.fabric.device
+        self._frames = validation_frames(chosen)
+        check_crop(
+            build_generator(chosen.generator), chosen.crop_px // (2 if chosen.imitate else 1)
+        )
         painting = read_picture(chosen.style)
         self._painting = painting
         self._library = Library.read(chosen.content, smallest_px=chosen.crop_px, report=report)
@@ -124,7 +130,6 @@ class Style(Recipe):
         self._pairs = self._paint(report)
         torch.manual_seed(chosen.seed)
         network = channels_last(begin_with(chosen.generator, chosen.start))
-        check_crop(network, chosen.crop_px)
         self._average = Average(network).to(device)
         optimiser = torch.optim.Adam(network.parameters(), chosen.learning_rate)
         self._network, self._optimiser = self.fabric.setup(network, optimiser)
@@ -137,7 +142,8 @@ class Style(Recipe):
         crops = Crops(self._library, PAINTED_PX, chosen.seed)
         photographs = [as_picture(crops[number]) for number in range(chosen.imitate)]
         painting = hashlib.sha256(self._painting.tobytes()).hexdigest()
-        stamp = f"{chosen.style_px} {weights} {ITERATIONS} {painting}"
+        features = weights_sha256(self._features)
+        stamp = f"{chosen.style_px} {weights} {PAINTER} {chosen.seed} {painting} {features}"
         pairs = []
         for pair in painted_pairs(
             photographs, lambda photo: painter.paint(photo, device), chosen.out / "cache", stamp
@@ -219,7 +225,7 @@ class Style(Recipe):
         if step % FINE_EVERY:
             return functional.avg_pool2d(painted, 2), functional.avg_pool2d(pictures, 2), 1
         side_px = painted.shape[-1] // 2
-        random = np.random.default_rng(step_seed(self.settings.seed, step, 1))
+        random = np.random.default_rng(self.seed(step, 1))
         # On the grid of relu3_1, so that both see the same places.
         top, left = random.integers(0, side_px // 4 + 1, 2) * 4
         part = (..., slice(top, top + side_px), slice(left, left + side_px))
@@ -227,7 +233,7 @@ class Style(Recipe):
 
     def _unsteady(self, pictures: Tensor, painted: Tensor, step: int) -> Tensor:
         """How far the painting of a moved, noisy picture is from the moved painting."""
-        random = torch.Generator().manual_seed(step_seed(self.settings.seed, step, 2))
+        random = torch.Generator().manual_seed(self.seed(step, 2))
         grid = random_motion(pictures, random)
         again = self._network(noisy(moved(pictures, grid), random))
         wrong: Tensor = (again - moved(painted, grid)).square() * inside(grid)
@@ -254,7 +260,7 @@ class Style(Recipe):
         return torch.stack(means).mean(0)
 
     def samples(self) -> list[list[Picture]]:
-        rows = self.proof_frames()
+        rows = self.proof_frames(self.settings.name)
         shown = rows[:: -(-len(rows) // 4)]
         return [[frame, translate(self._average.network, frame), self._painting] for frame in shown]
 
@@ -273,17 +279,23 @@ class Style(Recipe):
     def finished(self) -> dict[str, nn.Module]:
         return {self.settings.name: self._average.network.cpu().eval()}
 
-    def proof_frames(self) -> list[Picture]:
-        return held_out(self.settings, self._library)
+    def proof_frames(self, name: str) -> list[Picture]:
+        frames = self._frames or some_of(self._library)
+        stride = int(getattr(self._average.network, "stride", 1))
+        return [whole_cells(frame, stride) for frame in frames]
 
     def summary(self) -> str:
         chosen = self.settings
+        painted = (
+            f"{IMITATION_SHARE:.0%} of them with {4 * chosen.batch} crops of {chosen.crop_px // 2}"
+            f" pixels of {chosen.imitate} photographs painted by optimisation, the others with"
+        )
         return (
-            f"{super().summary()}; style {chosen.style.name} at {chosen.style_px} pixels,"
-            f" {chosen.imitate} paintings imitated, weights: match {chosen.match_weight:g},"
-            f" style {chosen.style_weight:g},"
-            f" content {chosen.content_weight:g}, total variation {chosen.tv_weight:g},"
-            f" temporal {chosen.temporal_weight:g}"
+            f"{chosen.steps} steps, {painted if chosen.imitate else 'each with'} {chosen.batch}"
+            f" crops of {chosen.crop_px} pixels, seed {chosen.seed}; style {chosen.style.name} at"
+            f" {chosen.style_px} pixels, weights: match {chosen.match_weight:g}, style"
+            f" {chosen.style_weight:g}, content {chosen.content_weight:g}, total variation"
+            f" {chosen.tv_weight:g}, temporal {chosen.temporal_weight:g}"
         )
 
 

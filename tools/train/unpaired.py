@@ -8,7 +8,6 @@ discriminators (Shrivastava et al., 2017).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,10 @@ from tools.train.recipe import (
     Settings,
     as_unit,
     channels_last,
-    held_out,
     set_learning_rate,
-    step_seed,
+    some_of,
     translate,
+    validation_frames,
     whole_cells,
 )
 
@@ -70,6 +69,16 @@ class UnpairedSettings(Settings):
             raise SettingsError(f"the weights must be 0 or more, found {weights}")
         if self.pool < 0 or self.discriminator_width < 1:
             raise SettingsError("--pool must be 0 or more, --discriminator-width 1 or more")
+        if self.start:
+            raise SettingsError("--start is for style and paired: two networks begin here")
+        if self.discriminator_rate <= 0:
+            raise SettingsError(
+                f"--discriminator-rate must be more than 0, found {self.discriminator_rate}"
+            )
+        if self.back_name == self.name or "/" in self.back_name or self.back_name.startswith("."):
+            raise SettingsError(
+                f"--back-name must be a name of its own for a file, found {self.back_name!r}"
+            )
         if self.a.resolve() == self.b.resolve():
             raise SettingsError(f"--a and --b are the same folder {self.a}")
 
@@ -82,6 +91,7 @@ class Unpaired(Recipe):
 
     def prepare(self, report: Report) -> None:
         chosen, device = self.settings, self.fabric.device
+        self._frames = validation_frames(chosen)
         self._libraries = {
             "a": Library.read(chosen.a, smallest_px=chosen.crop_px, report=report),
             "b": Library.read(chosen.b, smallest_px=chosen.crop_px, report=report),
@@ -91,6 +101,7 @@ class Unpaired(Recipe):
         networks = nn.ModuleDict({name: build_generator(chosen.generator) for name in DIRECTIONS})
         for network in networks.values():
             check_crop(network, chosen.crop_px)
+        self._stride = int(getattr(networks["a_to_b"], "stride", 1))
         networks = channels_last(networks)
         self._averages = {name: Average(networks[name]).to(device) for name in DIRECTIONS}
         if chosen.crop_px < PatchGAN(3, 1).smallest_px:
@@ -137,7 +148,7 @@ class Unpaired(Recipe):
         losses: Scalars = {}
         for judge in self._judges.values():
             judge.requires_grad_(False)  # the generators' step leaves them alone
-        judged = [gan_loss([self._judges[name](fake[name])[-1]], True) for name in "ab"]
+        judged = [gan_loss(self._judges[name](fake[name]), True) for name in "ab"]
         losses["adversarial"] = torch.stack(judged).sum()
         losses["cycle"] = torch.stack([(again[n] - real[n]).abs().mean() for n in "ab"]).sum()
         if chosen.identity_weight:
@@ -162,13 +173,13 @@ class Unpaired(Recipe):
 
     def _judge(self, real: Batch, fake: Batch, step: int) -> Tensor:
         """One step of both discriminators, on results of now and of earlier."""
-        random = np.random.default_rng(step_seed(self.settings.seed, step, 1))
+        random = np.random.default_rng(self.seed(step, 1))
         wrong = []
         for name in "ab":
             judge = self._judges[name].requires_grad_(True)
             shown = self._pools[name].swap(fake[name].detach(), random)
-            wrong.append(gan_loss([judge(real[name])[-1]], True))
-            wrong.append(gan_loss([judge(shown)[-1]], False))
+            wrong.append(gan_loss(judge(real[name]), True))
+            wrong.append(gan_loss(judge(shown), False))
         loss = torch.stack(wrong).sum() / 2
         self._judge_optimiser.zero_grad()
         self.fabric.backward(loss)
@@ -177,7 +188,7 @@ class Unpaired(Recipe):
 
     def _unsteady(self, real: Batch, fake: Batch, step: int) -> Tensor:
         """How far the translation of a moved, noisy picture is from the moved translation."""
-        random = torch.Generator().manual_seed(step_seed(self.settings.seed, step, 2))
+        random = torch.Generator().manual_seed(self.seed(step, 2))
         wrong = []
         for given, made, name in (("a", "b", "a_to_b"), ("b", "a", "b_to_a")):
             grid = random_motion(real[given], random)
@@ -188,8 +199,8 @@ class Unpaired(Recipe):
     def samples(self) -> list[list[Picture]]:
         rows = []
         there, back = (self._averages[name].network for name in DIRECTIONS)
-        frames = self.proof_frames()
-        paintings = held_out_of(self._libraries["b"], 2)
+        frames = self.proof_frames(self.settings.name)
+        paintings = self.proof_frames("")[:2]
         for first, second, shown in (
             (there, back, frames[:: -(-len(frames) // 3)]),
             (back, there, paintings),
@@ -234,8 +245,12 @@ class Unpaired(Recipe):
         back = name != self.settings.name and arrow
         return f"{to}{arrow}{from_}" if back else self.settings.domains
 
-    def proof_frames(self) -> list[Picture]:
-        return held_out(self.settings, self._libraries["a"])
+    def proof_frames(self, name: str) -> list[Picture]:
+        if name == self.settings.name:
+            frames = self._frames or some_of(self._libraries["a"])
+        else:
+            frames = some_of(self._libraries["b"])
+        return [whole_cells(frame, self._stride) for frame in frames]
 
     def summary(self) -> str:
         chosen = self.settings
@@ -273,12 +288,6 @@ class PicturePool:
             else:
                 shown.append(picture)
         return torch.stack(shown).contiguous(memory_format=torch.channels_last)
-
-
-def held_out_of(library: Library, count: int) -> list[Picture]:
-    """A few pictures, evenly spread, whose sides are whole cells."""
-    step = -(-len(library) // count)
-    return [whole_cells(picture) for picture in itertools.islice(library, 0, None, step)]
 
 
 def _constant_then_linear(step: int, steps: int) -> float:
