@@ -25,6 +25,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.people_do_today
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.conversion
+	$(BIN)/python -m benchmarks.learning
 
 acceptance:
 	bash tests/acceptance/run.sh
