@@ -101,7 +101,8 @@ class QuarterNet(nn.Module):
     """
 
     stride: Final = STRIDE
-    smallest_px: Final = STRIDE
+    smallest_px: int
+    """Of a side: a normalisation needs more than one value."""
     dilations: Tensor | None
     """int64 (blocks,), with the weights, which do not tell it; None where all are 1."""
 
@@ -119,6 +120,7 @@ class QuarterNet(nn.Module):
                 f"expected {blocks} dilations, one a block, 1 to {MOST_DILATION}; found {spread}"
             )
         self.channels, self._spread = channels, tuple(spread)
+        self.smallest_px = 2 * STRIDE if normalised else STRIDE
         edge = _padding(normalised)
         self.head = nn.Conv2d(CELL_VALUES, channels, 3, padding=1, padding_mode=edge)
         self.head_norm = _norm(channels, normalised)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from engines.errors import Pix2liveError
 from engines.generators.quarter import QuarterNet
+from tools.train import checkpoint
 from tools.train.options import train
 from tools.train.pairs import Picture
 from tools.train.recipe import (
@@ -34,7 +35,8 @@ from tools.train.recipe import (
 )
 
 SIDE_PX = 16
-LONG = {"steps": 60, "save_every": 4, "ballast": 1 << 20}
+LONG = {"steps": 60, "save_every": 4, "ballast": 1 << 16, "pause_s": 0.04}
+KILLED_LIVES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,33 +168,44 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def lives(out: Path, seed: int) -> None:
-    """Train in process after process, each killed, half of them while they write a checkpoint.
+def killed_while_it_writes() -> None:
+    """Let the first checkpoint that this process writes be its last act, half done."""
+    real = checkpoint.replace_file
 
-    Prints for each how it ended, and whether a checkpoint was being written then.
+    def replace_file(path: Path, parts: Iterable[bytes]) -> None:
+        def half() -> Iterator[bytes]:
+            for part in parts:
+                yield part[: len(part) // 2]
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        real(path, half())
+
+    checkpoint.replace_file = replace_file
+
+
+def lives(out: Path, seed: int) -> None:
+    """Train in process after process: killed at a random moment, and while it writes, in turn.
+
+    Prints for each how it ended, and whether a checkpoint was left half written.
     """
     random = np.random.default_rng(seed)
     for life in range(100):
         settings = small(out, **LONG, resume=life > 0)
-        pid = child(lambda chosen=settings: train(Small, chosen), out.with_suffix(".log"))
-        patience_s = float(random.uniform(0.1, 0.5))
-        waits_for_write = life % 2 == 1
-        began_s = time.monotonic()
-        if life < 8:
-            while os.waitpid(pid, os.WNOHANG) == (0, 0):
-                writing = any(out.glob(".checkpoint.pt.*.part"))
-                late = time.monotonic() - began_s > patience_s
-                if late and (writing or not waits_for_write):
-                    os.kill(pid, signal.SIGSTOP)
-                    writing = any(out.glob(".checkpoint.pt.*.part"))
-                    os.kill(pid, signal.SIGKILL)
-                    print(ended(pid), "writing" if writing else "", flush=True)
-                    break
-            else:
-                return
-            continue
-        print(ended(pid), flush=True)
-        return
+        dies_writing = life < KILLED_LIVES and life % 2 == 1
+
+        def work(chosen: SmallSettings = settings, dies: bool = dies_writing) -> None:
+            if dies:
+                killed_while_it_writes()
+            train(Small, chosen)
+
+        pid = child(work, out.with_suffix(".log"))
+        if life < KILLED_LIVES and not dies_writing:
+            time.sleep(float(random.uniform(0.05, 0.25)))
+            os.kill(pid, signal.SIGKILL)
+        code = ended(pid)
+        print(code, "writing" if any(out.glob(".checkpoint.pt.*.part")) else "", flush=True)
+        if code != -signal.SIGKILL:
+            return
 
 
 def main(out: Path) -> None:

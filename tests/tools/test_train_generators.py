@@ -37,6 +37,7 @@ HAYAO = ASSETS / "weights" / "cartoongan"
 SMALL = {
     "quarter:4x2": ("quarter", 4, 4),
     "quarter:4x3:wide": ("quarter", 4, 4),
+    "quarter-instance:4x3": ("quarter", 4, 8),
     "resnet:1x2": ("resnet", 4, 8),
     "unet:3x2": ("unet", 8, 8),
     "unet:6x1:instance": ("unet", 64, 64),

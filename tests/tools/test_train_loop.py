@@ -80,9 +80,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     ends = done.stdout.split("\n")[:-1]
-    assert ends[-1] == "0", (tmp_path / "lives.log").read_text()
+    assert ends[-1].strip() == "0", (tmp_path / "lives.log").read_text()
     assert sum(end.startswith("-9") for end in ends) >= 4
-    assert any(end == "-9 writing" for end in ends)  # while a checkpoint was being written
+    assert ends.count("-9 writing") >= 4  # while a checkpoint was being written
     killed, whole = tmp_path / "lives", tmp_path / "once"
     assert len(losses(whole)) == LONG["steps"]
     assert (killed / "curves.jsonl").read_bytes() == (whole / "curves.jsonl").read_bytes()
