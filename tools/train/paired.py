@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engines.errors import SettingsError
 from tools.train.adversarial import feature_matching, gan_loss
 from tools.train.crops import StepSampler, loader
 from tools.train.discriminators import MultiScale
-from tools.train.generators import build_generator, check_crop
+from tools.train.one_generator import OneGenerator
 from tools.train.pair_folders import PairCrops, read_pairs, read_side_by_side
 from tools.train.pairs import LARGEST_CROP_PX, Degrader, Pair, Picture, load_teacher, make_pairs
 from tools.train.perceptual import picture_loss
 from tools.train.recipe import (
-    Average,
     Batch,
-    Recipe,
     Report,
     Scalars,
     Settings,
@@ -41,7 +39,6 @@ from tools.train.recipe import (
     warm_cosine,
     whole_cells,
 )
-from tools.train.start import begin_with
 
 DISCRIMINATOR_RATE: Final = 0.2  # of the generator's learning rate
 ADAM_BETAS: Final = (0.5, 0.999)  # Radford et al., 2016: less momentum for adversaries
@@ -90,26 +87,24 @@ class PairedSettings(Settings):
             raise SettingsError("--scales, --variants and --discriminator-width must be 1 or more")
 
 
-class Paired(Recipe):
+class Paired(OneGenerator):
     """Input pictures in, pictures like their targets out."""
 
     task: ClassVar[str] = "paired"
     settings: PairedSettings
 
     def prepare(self, report: Report) -> None:
-        chosen, device = self.settings, self.fabric.device
+        chosen = self.settings
         self._frames = validation_frames(chosen)
-        check_crop(build_generator(chosen.generator), chosen.crop_px)
+        self._build(chosen.crop_px)
+        self._build_adversary()
         self._teacher = load_teacher(chosen.teacher) if chosen.teacher else None
         self._pairs = self._read(report)
         self.notes.append(getattr(self._pairs, "note", ""))
-        torch.manual_seed(chosen.seed)
-        network = channels_last(begin_with(chosen.generator, chosen.start))
-        self._stride = int(getattr(network, "stride", 1))
-        self._average = Average(network).to(device)
-        self._network, self._optimiser = self.fabric.setup(
-            network, torch.optim.Adam(network.parameters(), chosen.learning_rate)
-        )
+
+    def _build_adversary(self) -> None:
+        """Make the discriminator, where its losses count."""
+        chosen = self.settings
         self._adversary: Any = None
         if chosen.adversarial_weight or chosen.feature_weight:
             given = 6 if chosen.condition else 3
@@ -186,11 +181,7 @@ class Paired(Recipe):
                     real = self._adversary(self._shown(given, wanted))
                 losses["features"] = feature_matching(fake, real)
                 loss = loss + chosen.feature_weight * losses["features"]
-        self._optimiser.zero_grad()
-        self.fabric.backward(loss)
-        self._optimiser.step()
-        self._average.follow(self._network.module, step)
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
+        return self._improve(loss, losses, step)
 
     def _judge(self, given: Tensor, wanted: Tensor, made: Tensor) -> Tensor:
         """One step of the discriminator."""
@@ -218,26 +209,17 @@ class Paired(Recipe):
         return rows
 
     def state(self) -> dict[str, Any]:
-        found = {
-            "network": self._network.module.state_dict(),
-            "average": self._average.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-        }
+        found = super().state()
         if self._adversary is not None:
             found["adversary"] = self._adversary.module.state_dict()
             found["adversary_optimiser"] = self._adversary_optimiser.state_dict()
         return found
 
     def load(self, state: dict[str, Any]) -> None:
-        self._network.module.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        super().load(state)
         if self._adversary is not None:
             self._adversary.module.load_state_dict(state["adversary"])
             self._adversary_optimiser.load_state_dict(state["adversary_optimiser"])
-
-    def finished(self) -> dict[str, nn.Module]:
-        return {self.settings.name: self._average.network.cpu().eval()}
 
     def proof_frames(self, name: str) -> list[Picture]:
         step = max(1, -(-len(self._pairs) // 12))

@@ -12,12 +12,12 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from engines.errors import SettingsError
@@ -25,10 +25,10 @@ from realtime.sources.pictures import read_picture
 from tools.train.crops import Crops, StepSampler, as_picture, as_tensor, loader
 from tools.train.export import weights_sha256
 from tools.train.features import LAYERS, load_features
-from tools.train.generators import build_generator, check_crop
 from tools.train.library import Library
 from tools.train.motion import inside, moved, noisy, random_motion
 from tools.train.neighbours import MATCHED_BY, Maps, Neighbours, match_distance
+from tools.train.one_generator import OneGenerator
 from tools.train.painting import PAINTER, Painter, painted_pairs
 from tools.train.pair_folders import PairCrops
 from tools.train.pairs import Degrader, Pair, Picture
@@ -42,9 +42,7 @@ from tools.train.perceptual import (
     total_variation,
 )
 from tools.train.recipe import (
-    Average,
     Batch,
-    Recipe,
     Report,
     Scalars,
     Settings,
@@ -57,7 +55,6 @@ from tools.train.recipe import (
     warm_cosine,
     whole_cells,
 )
-from tools.train.start import begin_with
 
 STYLE_LAYERS: Final = ("relu1_2", "relu2_2", "relu3_1")
 CONTENT_LAYER: Final = "relu3_1"
@@ -103,7 +100,7 @@ class StyleSettings(Settings):
             )
 
 
-class Style(Recipe):
+class Style(OneGenerator):
     """Any picture in, the same content in the style of one painting out."""
 
     task: ClassVar[str] = "style"
@@ -112,9 +109,7 @@ class Style(Recipe):
     def prepare(self, report: Report) -> None:
         chosen, device = self.settings, self.fabric.device
         self._frames = validation_frames(chosen)
-        check_crop(
-            build_generator(chosen.generator), chosen.crop_px // (2 if chosen.imitate else 1)
-        )
+        self._build(chosen.crop_px // (2 if chosen.imitate else 1))
         painting = read_picture(chosen.style)
         self._painting = painting
         self._library = Library.read(chosen.content, smallest_px=chosen.crop_px, report=report)
@@ -124,15 +119,9 @@ class Style(Recipe):
         sizes = (chosen.style_px, chosen.style_px // 2)
         paintings = [self._seen(_as_batch(painting, side_px).to(device)) for side_px in sizes]
         self._styles = [styles(maps) for maps in paintings]
-        self._neighbours = [
-            Neighbours(maps, self._content_mean(), chosen.seed) for maps in paintings
-        ]
+        mean = self._content_mean()
+        self._neighbours = [Neighbours(maps, mean, chosen.seed) for maps in paintings]
         self._pairs = self._paint(report)
-        torch.manual_seed(chosen.seed)
-        network = channels_last(begin_with(chosen.generator, chosen.start))
-        self._average = Average(network).to(device)
-        optimiser = torch.optim.Adam(network.parameters(), chosen.learning_rate)
-        self._network, self._optimiser = self.fabric.setup(network, optimiser)
 
     def _paint(self, report: Report) -> list[Pair]:
         """Paint some photographs by optimisation."""
@@ -154,23 +143,35 @@ class Style(Recipe):
 
     def batches(self, first_step: int) -> Iterator[Batch]:
         chosen, fabric = self.settings, self.fabric
-        place = (first_step, fabric.global_rank, fabric.world_size)
         crops = Crops(self._library, chosen.crop_px, chosen.seed)
-        pictures = loader(crops, StepSampler(chosen.batch, *place), chosen.workers)
+
+        def pictures(from_step: int) -> Iterator[Tensor]:
+            place = (from_step, fabric.global_rank, fabric.world_size)
+            return loader(crops, StepSampler(chosen.batch, *place), chosen.workers)
+
         if not self._pairs:
-            for found in pictures:
+            for found in pictures(first_step):
                 yield {"pictures": found}
             return
         pairs = PairCrops(
             self._pairs, chosen.crop_px // 2, chosen.seed, damage=Degrader(chosen.seed)
         )
+        place = (first_step, fabric.global_rank, fabric.world_size)
         painted = loader(pairs, StepSampler(4 * chosen.batch, *place), chosen.workers)
-        for found, both in zip(pictures, painted):
-            yield {"pictures": found, "given": both[:, :3], "wanted": both[:, 3:]}
+        looked_at: Iterator[Tensor] | None = None
+        for step, both in enumerate(painted, first_step):
+            batch = {"given": both[:, :3], "wanted": both[:, 3:]}
+            if self._looks(step):
+                looked_at = looked_at or pictures(step)
+                batch["pictures"] = next(looked_at)
+            yield batch
+
+    def _looks(self, step: int) -> bool:
+        """Whether the feature net has a word in this step."""
+        return not self._pairs or step / self.settings.steps >= IMITATION_SHARE
 
     def learn(self, batch: Batch, step: int) -> Scalars:
         chosen, device = self.settings, self.fabric.device
-        done = step / chosen.steps
         rate = chosen.learning_rate * warm_cosine(step, chosen.steps)
         set_learning_rate(self._optimiser, rate)
         weights = {
@@ -179,7 +180,7 @@ class Style(Recipe):
             "style": chosen.style_weight,
             "content": chosen.content_weight,
             "tv": chosen.tv_weight,
-            "temporal": chosen.temporal_weight * _ramp(done),
+            "temporal": chosen.temporal_weight * _ramp(step / chosen.steps),
             "range": RANGE_WEIGHT,
         }
         losses: Scalars = {}
@@ -188,7 +189,7 @@ class Style(Recipe):
             pictures, wanted = (as_unit(batch[name].to(device)) for name in ("given", "wanted"))
             painted = self._network(pictures)
             losses["imitation"] = picture_loss(painted, wanted)
-        if not self._pairs or done >= IMITATION_SHARE:
+        if self._looks(step):
             pictures = as_unit(batch["pictures"].to(device))
             painted = self._network(pictures)
             losses.update(self._look(pictures, painted, step))
@@ -197,11 +198,7 @@ class Style(Recipe):
         if weights["temporal"] and step % TEMPORAL_EVERY == 0:
             losses["temporal"] = self._unsteady(pictures, painted, step)
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-        self._optimiser.zero_grad()
-        self.fabric.backward(loss)
-        self._optimiser.step()
-        self._average.follow(self._network.module, step)
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
+        return self._improve(loss, losses, step)
 
     def _look(self, pictures: Tensor, painted: Tensor, step: int) -> Scalars:
         """What the feature net thinks of painted pictures."""
@@ -264,25 +261,9 @@ class Style(Recipe):
         shown = rows[:: -(-len(rows) // 4)]
         return [[frame, translate(self._average.network, frame), self._painting] for frame in shown]
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "network": self._network.module.state_dict(),
-            "average": self._average.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._network.module.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
-        self._optimiser.load_state_dict(state["optimiser"])
-
-    def finished(self) -> dict[str, nn.Module]:
-        return {self.settings.name: self._average.network.cpu().eval()}
-
     def proof_frames(self, name: str) -> list[Picture]:
         frames = self._frames or some_of(self._library)
-        stride = int(getattr(self._average.network, "stride", 1))
-        return [whole_cells(frame, stride) for frame in frames]
+        return [whole_cells(frame, self._stride) for frame in frames]
 
     def summary(self) -> str:
         chosen = self.settings
