@@ -3,6 +3,7 @@
 from engines.base import Engine, Pixels
 from engines.errors import (
     ConversionError,
+    EffectError,
     EngineError,
     ModelError,
     Pix2liveError,
@@ -17,6 +18,7 @@ from engines.registry import backend_names, open_engine
 __all__ = [
     "Card",
     "ConversionError",
+    "EffectError",
     "Engine",
     "EngineError",
     "FrameModel",

@@ -28,5 +28,9 @@ class SinkError(Pix2liveError, OSError):
     """A sink cannot be opened, or cannot take any more frames."""
 
 
+class EffectError(Pix2liveError, RuntimeError):
+    """An effect cannot be opened, failed on a frame, or returned no picture."""
+
+
 class SettingsError(Pix2liveError, ValueError):
     """What the caller asked for does not fit together."""

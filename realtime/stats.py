@@ -85,6 +85,21 @@ class SinkStats:
 
 
 @dataclass(slots=True)
+class EffectStats:
+    """What one effect cost, and what it lost."""
+
+    name: str
+    declared_ms: float = 0.0
+    """What it says that it adds to a frame's age."""
+    times: Ages = field(default_factory=Ages)
+    """How long it worked on each frame."""
+    too_old: int = 0
+    """Frames that were too old to be shown after it."""
+    error: str = ""
+    """Why the run went on without it."""
+
+
+@dataclass(slots=True)
 class Stats:
     """Everything a run knows about its frames. Each field has one writer."""
 
@@ -95,6 +110,7 @@ class Stats:
     engine_out: Ages = field(default_factory=Ages)
     """Age when the translated picture was there."""
     sinks: list[SinkStats] = field(default_factory=list)
+    effects: list[EffectStats] = field(default_factory=list)
     source_dropped: int = 0
     """Frames that the source could not hand over in time."""
     engine_overwritten: int = 0
@@ -110,12 +126,11 @@ class Stats:
 
     def free_name(self, name: str) -> str:
         """Return ``name``, numbered where another sink has it: drops are counted by name."""
-        taken = {sink.name for sink in self.sinks}
-        number, free = 1, name
-        while free in taken:
-            number += 1
-            free = f"{name} ({number})"
-        return free
+        return _free(name, {sink.name for sink in self.sinks})
+
+    def free_effect_name(self, name: str) -> str:
+        """Return ``name``, numbered where another effect has it."""
+        return _free(name, {item.name for item in self.effects})
 
     def dropped(self) -> dict[str, int]:
         """Return every place where frames were dropped, and how many."""
@@ -124,6 +139,8 @@ class Stats:
             "engine queue": self.engine_overwritten,
             "engine too old": self.engine_too_old,
         }
+        for item in self.effects:
+            places[f"{item.name} too old"] = item.too_old
         for sink in self.sinks:
             places[f"{sink.name} queue"] = sink.overwritten
             places[f"{sink.name} too old"] = sink.too_old
@@ -160,7 +177,25 @@ class Stats:
                 }
                 for sink in self.sinks
             ],
+            "effects": [
+                {
+                    "name": item.name,
+                    "declared_ms": item.declared_ms,
+                    "time": item.times.summary(),
+                    "too_old": item.too_old,
+                    "error": item.error,
+                }
+                for item in self.effects
+            ],
             "dropped": self.dropped(),
             "switches": self.switches,
             "longest_gap_ms": round(self.longest_gap_ms, 3),
         }
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
