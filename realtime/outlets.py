@@ -13,13 +13,13 @@ import numpy as np
 from engines import Engine, Pixels, SettingsError
 from realtime.effects.views import Presenter, view_size
 from realtime.frame import Frame
+from realtime.labels import filter_label
 from realtime.pacing import Beat, too_old
 from realtime.queues import FrameQueue, make_queue
 from realtime.sinks import Sink, SinkInfo
 from realtime.sources import Source
 from realtime.stages import TICK_S, Control, Stage
 from realtime.stats import SinkStats
-from realtime.switching import filter_label
 
 DEFAULT_FPS = 30.0
 

@@ -1,8 +1,4 @@
-"""Pipeline: source -> engine -> sinks, a thread and a queue each.
-
-source thread --inbox--> engine thread --outlet queue--> one thread a sink
-                                       (a queue each: a slow sink delays nobody)
-"""
+"""Pipeline: source -> engine -> effects -> sinks; what people start, steer and stop."""
 
 from __future__ import annotations
 
@@ -10,20 +6,26 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines import Engine, FrameModel, Pix2liveError, SettingsError, Size, open_engine
+from engines import Engine, Pix2liveError, SettingsError, Size, open_engine
+from realtime.crossfade import check_crossfade
+from realtime.effects.base import Context
+from realtime.effects.chain import Chain
+from realtime.effects.running import Effects
+from realtime.effects.specs import open_effect
 from realtime.effects.views import check_view
 from realtime.frame import Frame
-from realtime.outlets import Look, Outlet, Outlets, refuse_shared_paths
-from realtime.queues import FrameQueue, make_queue
+from realtime.labels import filter_label, next_filter_name, why_size
+from realtime.opening import Opening, open_beside
+from realtime.outlets import DEFAULT_FPS, Look, Outlet, refuse_shared_paths
+from realtime.recorder import Recorder
+from realtime.run import Run
 from realtime.sinks import Sink, open_sink
 from realtime.sources import Source, SourceInfo, open_source
-from realtime.stages import Control, EngineStage, SourceStage, Stage
+from realtime.stages import Control
 from realtime.stats import Stats
-from realtime.switching import Switcher, filter_label, next_filter_name
+from realtime.switching import Switcher
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,6 +54,11 @@ class Pipeline:
         view: ``filtered``, ``split``, ``side-by-side`` or ``original``.
         split_at: where the line of the split view is, as a part of the width.
         overlay: draw filter, fps and age on the picture; default: in windows only.
+        effects: in the order in which they work; what `realtime.effects.open_effect` takes:
+            ``person``, ``stabilise:0.7``, functions.
+        effect_errors: when an effect fails on a frame, ``stop``, or ``drop`` it and go on.
+        stand_in: in a live run, let another backend show the picture while this one compiles.
+        crossfade_ms: how long a switch of filters takes to fade.
         seconds: stop after this time.
         frames: stop after this many translated frames.
 
@@ -71,6 +78,10 @@ class Pipeline:
         view: str = "filtered",
         split_at: float = 0.5,
         overlay: bool | None = None,
+        effects: Sequence[Any] = (),
+        effect_errors: str = "stop",
+        stand_in: bool = True,
+        crossfade_ms: float = 0.0,
         seconds: float | None = None,
         frames: int | None = None,
     ) -> None:
@@ -93,15 +104,24 @@ class Pipeline:
         self._asked_mode = mode
         self._asked_size = size
         self._look = Look(check_view(view), split_at, overlay)
+        self._stand_in = stand_in
+        self._opening: Opening | None = None
+        self._crossfade_ms = check_crossfade(crossfade_ms)
+        self._chain = Chain(
+            [open_effect(item) for item in effects],
+            on_error=effect_errors,
+            max_age_ms=max_age_ms,
+            stats=self.stats,
+        )
+        self._effects: Effects | None = None
         self._seconds = seconds
         self._deadline_s = math.inf
         self._control = Control(self.stats, max_age_ms, frames, on_failure=self._unwind)
-        self._inbox: FrameQueue | None = None
-        self._source_stage: SourceStage | None = None
-        self._engine_stage: EngineStage | None = None
-        self._outlets: Outlets | None = None
+        self._stages: Run | None = None
         self._switcher: Switcher | None = None
-        self._recorder: Sink | None = None
+        self._recorder = Recorder(
+            lambda path, view: self.add_sink(path, view=view), self.remove_sink
+        )
         self._stopping = False
         self._closed = False
 
@@ -130,7 +150,7 @@ class Pipeline:
             self.stats.started_ns = self.stats.ended_ns = now_ns
             if self._seconds is not None:
                 self._deadline_s = now_ns / 1e9 + self._seconds
-            for stage in self._threads():
+            for stage in self._wired().threads():
                 stage.start()
         except BaseException as error:
             self._control.fail(error)
@@ -145,17 +165,19 @@ class Pipeline:
         Raises:
             Pix2liveError: the first error of any stage, or that one does not end.
         """
-        if self._outlets is None:
+        run = self._stages
+        if run is None:
             raise SettingsError("start the pipeline before waiting for it")
         interrupt: KeyboardInterrupt | None = None
         next_tick_s = time.monotonic() + LIVE_TICK_S
         give_up_s = math.inf
         while not self._closed:
             try:
-                if not self._running() or time.monotonic() > give_up_s:
+                if not run.running() or time.monotonic() > give_up_s:
                     self._close_all()
                     break
-                self._serve_main_thread()
+                if time.monotonic() >= self._deadline_s or not run.serve():
+                    self.stop()
                 if on_tick is not None and time.monotonic() >= next_tick_s:
                     next_tick_s = time.monotonic() + LIVE_TICK_S
                     on_tick()
@@ -187,7 +209,7 @@ class Pipeline:
     def close(self) -> None:
         """Stop, wait and free everything; an error of the run becomes a note."""
         self.stop()
-        if self._outlets is None or self._closed:
+        if self._stages is None or self._closed:
             return
         try:
             self.wait()
@@ -203,16 +225,27 @@ class Pipeline:
     def all_notes(self) -> list[str]:
         """Return what a person should know: of the source, the engine, the sinks, the run."""
         sinks = [note for sink in self.sinks for note in sink.notes]
-        return [*self.source.notes, *self.engine.notes, *sinks, *self.notes]
+        effects = self._chain.all_notes()
+        return [*self.source.notes, *self.engine.notes, *effects, *sinks, *self.notes]
 
-    def switch(self, model: Any, *, backend: str = "auto", wait: bool = False) -> None:
+    def switch(
+        self,
+        model: Any,
+        *,
+        backend: str = "auto",
+        crossfade_ms: float | None = None,
+        wait: bool = False,
+    ) -> None:
         """Change the filter: opened and warmed beside the running one, swapped between frames.
 
-        A failure leaves the old filter running and becomes a note; with ``wait`` it is raised.
+        Both compute while they fade into each other, for ``crossfade_ms`` (default: the
+        pipeline's). A failure leaves the old filter running and becomes a note; with ``wait`` it
+        is raised.
         """
         if self._switcher is None or self.engine.size is None:
             raise SettingsError("switch works while the pipeline runs")
-        self._switcher.switch(model, backend=backend, wait=wait)
+        fade = self._crossfade_ms if crossfade_ms is None else check_crossfade(crossfade_ms)
+        self._switcher.switch(model, backend=backend, crossfade_ms=fade, wait=wait)
 
     def next_filter(self) -> str:
         """Switch to the next shipped filter; returns what to say to the person."""
@@ -232,7 +265,7 @@ class Pipeline:
         view: str | None = None,
     ) -> Sink:
         """Open one more sink while the pipeline runs (not one that needs the main thread)."""
-        if self._outlets is None or self._closed:
+        if self._stages is None or self._closed:
             raise SettingsError("add_sink works while the pipeline runs")
         opened = open_sink(sink)
         if opened.main_thread:
@@ -244,8 +277,8 @@ class Pipeline:
 
     def remove_sink(self, sink: Sink) -> None:
         """Finish and close one sink while the pipeline runs."""
-        if self._outlets is not None and sink in self.sinks:
-            self._outlets.remove(sink)
+        if self._stages is not None and sink in self.sinks:
+            self._stages.remove(sink)
             self.sinks.remove(sink)
 
     def toggle_recording(self, view: str | None = None) -> str:
@@ -254,17 +287,7 @@ class Pipeline:
         ``view`` is how it is recorded; default: as the sinks of the start. Returns what to say to
         the person.
         """
-        if self._recorder is not None:
-            recorder, self._recorder = self._recorder, None
-            self.remove_sink(recorder)
-            said = f"recorded {recorder.path}"
-        else:
-            path = Path(f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4")
-            try:
-                self._recorder = self.add_sink(path, view=view)
-                said = f"recording to {path}"
-            except Pix2liveError as error:
-                said = str(error)
+        said = self._recorder.toggle(view)
         self.notes.append(said)
         return said
 
@@ -278,7 +301,7 @@ class Pipeline:
         size = self.engine.size or self.engine.fit(wanted)
         if size != wanted:
             asked, found = ("x".join(map(str, item)) for item in (wanted, size))
-            self.notes.append(f"working at {found}, not {asked}: {self._why_size()}")
+            self.notes.append(f"working at {found}, not {asked}: {why_size(self.engine)}")
         if self.mode == "every" and self.source.live:
             self.notes.append(
                 "every frame of a live source: where the path is slower than the source, the"
@@ -286,21 +309,32 @@ class Pipeline:
             )
         self.size = size
         if self.engine.size is None:
-            self.engine.open(size, depth=EVERY_DEPTH if self.mode == "every" else 1)
-        engine, control = self.engine, self._control
-        # The diagram at the top of this file, wired:
-        inbox = make_queue(self.mode, engine.depth, lambda: Frame(engine.slots(1)[0]))
-        outlets = Outlets(engine, self.mode, self.info.fps, self._look, control)
-        self._inbox, self._outlets = inbox, outlets
-        self._source_stage = SourceStage(self.source, inbox, control)
-        self._engine_stage = EngineStage(engine, inbox, outlets, control)
+            depth = EVERY_DEPTH if self.mode == "every" else 1
+            stand_in = self._stand_in and self.mode == "freshest"
+            self.engine, self._opening = open_beside(self.engine, size, depth, stand_in=stand_in)
+        if self._chain.effects:
+            fps = self.info.fps or DEFAULT_FPS
+            live = self.mode == "freshest"
+            context = Context(size, live, fps, filter_label(self.engine))
+            self._effects = Effects(self._chain, context, self.stats)
+            self._effects.prepare(size)
+        self._stages = Run(
+            self.source,
+            self.engine,
+            self._control,
+            mode=self.mode,
+            fps=self.info.fps,
+            look=self._look,
+            effects=self._effects,
+        )
         for sink in self.sinks:
             self._open_outlet(sink)
-        self._switcher = Switcher(self._engine_stage, self.notes, self._switched)
+        self._switcher = Switcher(self._stages.engine_stage, self.notes, self._switched)
+        if self._opening is not None:
+            self._switcher.take_over(self._opening, self._control.fail)
 
     def _open_outlet(self, sink: Sink, view: str | None = None) -> Outlet:
-        assert self._outlets is not None
-        outlet = self._outlets.open(sink, view)
+        outlet = self._wired().outlets.open(sink, view)
         presenter = outlet.presenter
         sink.actions |= {
             "f": lambda: presenter.toggle("original"),
@@ -315,67 +349,26 @@ class Pipeline:
             shown = any(sink.freshest for sink in self.sinks)
             self.mode = "freshest" if self.source.live or shown else "every"
 
-    def _why_size(self) -> str:
-        model = self.engine.model
-        if not isinstance(model, FrameModel):
-            return f"{self.engine.name} takes no other"
-        if model.fixed_size is not None:
-            return "the filter takes no other"
-        return f"the filter takes multiples of {model.card.stride}"
-
     def _switched(self, engine: Engine) -> None:
         self.engine = engine
-        if self._outlets is not None:
-            self._outlets.switched(engine)
+        self._wired().outlets.switched(engine)
 
-    def _threads(self) -> list[Stage]:
-        """Return the stages with a thread of their own."""
-        assert self._source_stage is not None
-        assert self._engine_stage is not None
-        sinks = [outlet for outlet in self._outlets or () if not outlet.sink.main_thread]
-        return [self._source_stage, self._engine_stage, *sinks]
-
-    def _windows(self) -> list[Outlet]:
-        return [outlet for outlet in self._outlets or () if outlet.sink.main_thread]
-
-    def _running(self) -> list[str]:
-        """Return the names of the stages that have not ended."""
-        names = [stage.name for stage in self._threads() if not stage.join(0)]
-        return names + [window.name for window in self._windows() if not window.ended]
-
-    def _serve_main_thread(self) -> None:
-        if time.monotonic() >= self._deadline_s:
-            self.stop()
-        assert self._engine_stage is not None
-        assert self._outlets is not None
-        if self._engine_stage.join(0):
-            self.source.cancel()  # the engine has had its frames
-        self._outlets.prune()
-        self._engine_stage.close_engines()
-        windows = self._windows()
-        for window in windows:
-            if window.inbox.finished or self._control.failed:
-                window.finish()
-                continue
-            window.step(0.01 / len(windows))
-            if not window.sink.idle():
-                self.stop()
-        if all(window.inbox.finished for window in windows):
-            time.sleep(0.02)
+    def _wired(self) -> Run:
+        assert self._stages is not None
+        return self._stages
 
     def _unwind(self) -> None:
         self.source.cancel()
-        if self._inbox is not None:
-            self._inbox.close()
-        if self._outlets is not None:
-            self._outlets.unwind()
+        if self._stages is not None:
+            self._stages.unwind()
 
     def _close_all(self) -> None:
         """Free everything, whatever fails; who hangs is named and left alone."""
         self._closed = True
-        if self.stats.started_ns:
+        run = self._stages
+        if run is not None and self.stats.started_ns:
             self.stats.ended_ns = time.monotonic_ns()
-            hanging = self._running()
+            hanging = run.running()
             if hanging:
                 self._control.failure = Pix2liveError(
                     f"the {' and the '.join(hanging)} did not end within {HANGS_AFTER_S:.0f} s"
@@ -383,13 +376,11 @@ class Pipeline:
                 return
         if self._switcher is not None:
             self._switcher.join(HANGS_AFTER_S)
-        if self._inbox is not None:
-            self.stats.engine_overwritten = self._inbox.dropped
-        closers = self._outlets.closers() if self._outlets is not None else []
-        closers += [self.source.close, self.engine.close]
-        if (stage := self._engine_stage) is not None:
-            closers.append(lambda: stage.close_engines(running=True))
-        closers += [self._inbox.dispose] if self._inbox is not None else []
+        if run is not None:
+            self.stats.engine_overwritten = run.inbox.dropped
+        closers = run.outlets.closers() if run is not None else []
+        closers += [self.source.close, self.engine.close, self._chain.close]
+        closers += run.closers() if run is not None else []
         for close in closers:
             try:
                 close()

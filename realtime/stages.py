@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines import Engine
+from realtime.crossfade import Crossfade
+from realtime.effects.running import Effects
 from realtime.frame import Frame
+from realtime.labels import filter_label
 from realtime.pacing import too_old
 from realtime.queues import FrameQueue, Mailbox
 from realtime.sources.base import Source
@@ -122,26 +125,37 @@ class EngineStage(Stage):
     """Takes captured frames, translates them, and hands each sink its copy."""
 
     def __init__(
-        self, engine: Engine, inbox: FrameQueue, receivers: Receivers, control: Control
+        self,
+        engine: Engine,
+        inbox: FrameQueue,
+        receivers: Receivers,
+        control: Control,
+        effects: Effects | None = None,
     ) -> None:
         super().__init__("engine", control)
         self.engine = engine
         self._opened = [engine]
         self._inbox = inbox
         self._receivers = receivers
+        self._effects = effects
+        self._fade = Crossfade()
         # A Mailbox gives one slot at a time: the frame under way must be finished first.
         self._one_by_one = isinstance(inbox, Mailbox)
         self._next: Engine | None = None
+        self._fade_ms = 0.0
         self._results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
         self._under_way: list[tuple[Frame, Frame]] = []
         self._started = 0
 
-    def swap_in(self, engine: Engine) -> None:
+    def swap_in(self, engine: Engine, crossfade_ms: float = 0.0) -> None:
         """Take over an opened engine; returns when it runs, or the run has ended.
+
+        For ``crossfade_ms`` the old one computes on, and the pictures fade into each other.
 
         Thread: the switching one, one switch at a time.
         """
         self._opened.append(engine)
+        self._fade_ms = crossfade_ms
         self._next = engine
         while self.engine is not engine and not self.join(0):
             time.sleep(SWAP_LOOK_S)
@@ -153,7 +167,8 @@ class EngineStage(Stage):
         """
         waiting = self._next
         for engine in tuple(self._opened):
-            if running or engine not in (self.engine, waiting, self._opened[-1]):
+            kept = (self.engine, waiting, self._opened[-1], self._fade.engine)
+            if running or engine not in kept:
                 self._opened.remove(engine)
                 engine.close()
 
@@ -198,10 +213,16 @@ class EngineStage(Stage):
         self.engine.collect()
         now_ns = time.monotonic_ns()
         stats.engine_out.add(frame.age_ns(now_ns), now_ns)
-        if stats.last_out_ns is not None:
-            stats.longest_gap_ms = max(stats.longest_gap_ms, (now_ns - stats.last_out_ns) / 1e6)
-        stats.last_out_ns = now_ns
-        self._receivers.offer(result, frame)
+        if self._fade.engine is not None:
+            self._fade.mix(frame, result)
+        finished = result if self._effects is None else self._effects.apply(result, frame)
+        if finished is not None:
+            now_ns = time.monotonic_ns()
+            if stats.last_out_ns is not None:
+                gap_ms = (now_ns - stats.last_out_ns) / 1e6
+                stats.longest_gap_ms = max(stats.longest_gap_ms, gap_ms)
+            stats.last_out_ns = now_ns
+            self._receivers.offer(finished, frame)
         self._inbox.release()
         if not self._inbox.closed:  # what is left in a closed one is still coming
             stats.engine_overwritten = self._inbox.dropped
@@ -211,7 +232,10 @@ class EngineStage(Stage):
             self._collect()
         engine, self._next = self._next, None
         assert engine is not None
+        self._fade.start(self.engine, self._fade_ms)
         self.engine = engine
+        if self._effects is not None:
+            self._effects.reset(filter_label(engine))
         while len(self._results) < engine.depth:
             self._results.append(Frame(engine.slots(1)[0]))
         self.control.stats.switches += 1

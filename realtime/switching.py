@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from engines import Engine, SettingsError, filter_names, open_engine
+from engines import Engine, SettingsError, open_engine
+from realtime.labels import filter_label
+from realtime.opening import Opening
 from realtime.stages import EngineStage
 
 
@@ -21,7 +23,9 @@ class Switcher:
         self._on_switched = on_switched
         self._thread: threading.Thread | None = None
 
-    def switch(self, model: Any, *, backend: str = "auto", wait: bool = False) -> None:
+    def switch(
+        self, model: Any, *, backend: str = "auto", crossfade_ms: float = 0.0, wait: bool = False
+    ) -> None:
         """Start switching to ``model`` (what `open_engine` takes).
 
         With ``wait`` it returns when the new engine was handed over, and raises what failed.
@@ -30,7 +34,10 @@ class Switcher:
             raise SettingsError("a switch is under way already")
         errors: list[Exception] = []
         self._thread = threading.Thread(
-            target=self._switch, args=(model, backend, errors), name="pix2live switch", daemon=True
+            target=self._switch,
+            args=(model, backend, crossfade_ms, errors),
+            name="pix2live switch",
+            daemon=True,
         )
         self._thread.start()
         if wait:
@@ -38,12 +45,30 @@ class Switcher:
             if errors:
                 raise errors[0]
 
+    def take_over(self, opening: Opening, fail: Callable[[BaseException], None]) -> None:
+        """Swap to an engine when it is open; ``fail`` gets the error of one that never is.
+
+        The engine that runs until then only stood in for it: nobody asked for that one.
+        """
+
+        def swap() -> None:
+            opening.wait()
+            try:
+                self._hand_over(opening.result(), 0.0)
+            except Exception as error:  # noqa: BLE001  (the run ends with it)
+                fail(error)
+
+        self._thread = threading.Thread(target=swap, name="pix2live switch", daemon=True)
+        self._thread.start()
+
     def join(self, timeout_s: float) -> None:
         """Wait for a switch that is under way."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def _switch(self, model: Any, backend: str, errors: list[Exception]) -> None:
+    def _switch(
+        self, model: Any, backend: str, crossfade_ms: float, errors: list[Exception]
+    ) -> None:
         running = self._stage.engine
         try:
             size = running.size
@@ -54,19 +79,11 @@ class Switcher:
             errors.append(error)
             self._notes.append(f"kept the filter: {error}")
             return
-        self._stage.swap_in(engine)
+        self._hand_over(engine, crossfade_ms)
+
+    def _hand_over(self, engine: Engine, crossfade_ms: float) -> None:
+        before = filter_label(self._stage.engine)
+        self._stage.swap_in(engine, crossfade_ms)
         self._on_switched(engine)
-        self._notes.append(f"switched to {filter_label(engine)}")
-
-
-def filter_label(engine: Engine) -> str:
-    """Return what to call the filter of ``engine`` on a screen."""
-    return str(getattr(engine.model, "name", engine.name))
-
-
-def next_filter_name(engine: Engine) -> str | None:
-    """Return the shipped filter after the one that runs; None when there is no other."""
-    names, current = filter_names(), filter_label(engine)
-    if not names or names == [current]:
-        return None
-    return names[(names.index(current) + 1) % len(names)] if current in names else names[0]
+        label = filter_label(engine)
+        self._notes.append(f"switched to {label if label != before else engine.name}")

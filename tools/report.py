@@ -16,8 +16,8 @@ from rich.table import Table
 
 from engines import SinkError
 from realtime import Pipeline
+from realtime.labels import filter_label
 from realtime.stats import Ages
-from realtime.switching import filter_label
 from tools import environment
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def age_table(pipeline: Pipeline) -> Table:
         ("engine took it", stats.engine_in, engine_drops),
         ("translated", stats.engine_out, 0),
     ]
+    rows += [(f"effect {item.name}, its time", item.times, item.too_old) for item in stats.effects]
     rows += [(sink.name, sink.ages, sink.overwritten + sink.too_old) for sink in stats.sinks]
     for name, ages, dropped in rows:
         found = [ages.percentile_ms(percent) for percent in (50, 95, 99)]

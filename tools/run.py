@@ -19,6 +19,8 @@ from rich.console import Console
 
 from engines import Pix2liveError, SettingsError, Size, SourceError, open_engine
 from realtime import Pipeline, Sink, Source, open_sink, open_source
+from realtime.crossfade import LONGEST_MS
+from realtime.effects.chain import ON_ERROR
 from realtime.effects.views import VIEWS
 from realtime.pipeline import MODES
 from realtime.sinks.images import ImagesSink
@@ -45,6 +47,10 @@ class Settings:
     precision: str = "auto"
     mode: str | None = None
     max_age_ms: float | None = None
+    effects: tuple[str, ...] = ()
+    effect_errors: str = "stop"
+    stand_in: bool = True
+    crossfade_ms: float = 0.0
     view: str = "filtered"
     split_at: float = 0.5
     overlay: bool | None = None
@@ -126,6 +132,34 @@ class WindowType(click.ParamType[Window]):
     metavar="MS",
     help="Show nothing older.",
 )
+@click.option(
+    "--effect",
+    "effects",
+    multiple=True,
+    metavar="SPEC",
+    help="person, face:MODEL.onnx, stabilise:0.7, FILE.py:NAME, ...; repeatable, in this order.",
+)
+@click.option(
+    "--effect-errors",
+    type=click.Choice(ON_ERROR),
+    default="stop",
+    show_default=True,
+    help="When an effect fails: stop the run, or drop the effect.",
+)
+@click.option(
+    "--crossfade",
+    "crossfade_ms",
+    type=click.FloatRange(0, LONGEST_MS),
+    default=0.0,
+    metavar="MS",
+    help="Switch filters smoothly.",
+)
+@click.option(
+    "--stand-in/--no-stand-in",
+    default=True,
+    show_default=True,
+    help="Live: another backend shows the picture while this one compiles.",
+)
 @click.option("--view", type=click.Choice(VIEWS), default="filtered", show_default=True)
 @click.option(
     "--overlay/--no-overlay",
@@ -196,6 +230,10 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
         source,
         engine,
         sinks,
+        effects=settings.effects,
+        effect_errors=settings.effect_errors,
+        stand_in=settings.stand_in,
+        crossfade_ms=settings.crossfade_ms,
         mode=settings.mode,
         size=settings.size,
         max_age_ms=settings.max_age_ms,

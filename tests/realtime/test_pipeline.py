@@ -24,6 +24,7 @@ from engines import (
 )
 from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline, SinkInfo
+from realtime.run import Run
 from realtime.sinks import NullSink
 from realtime.sources.pictures import write_picture
 from realtime.sources.synthetic import SyntheticSource, read_code
@@ -168,19 +169,19 @@ def test_a_picture_stays_in_a_display_until_it_is_stopped(tmp_path: Path) -> Non
 def test_ctrl_c_at_any_moment_finishes_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("_running", "_serve_main_thread"):
+    for place in ("running", "serve"):
         recording = tmp_path / f"{place}.mp4"
         pipeline = Pipeline(PATTERN, identity(), [recording], mode="every")
-        original, calls = getattr(pipeline, place), 0
+        original, calls = getattr(Run, place), 0
 
-        def interrupted(original=original) -> object:  # type: ignore[no-untyped-def]
+        def interrupted(run, original=original) -> object:  # type: ignore[no-untyped-def]
             nonlocal calls
             calls += 1
             if calls == 10:
                 raise KeyboardInterrupt
-            return original()
+            return original(run)
 
-        monkeypatch.setattr(pipeline, place, interrupted)
+        monkeypatch.setattr(Run, place, interrupted)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run()
         assert Pipeline(recording, identity(), ["null"]).run().engine_out.count > 0
@@ -237,7 +238,7 @@ pipeline = Pipeline("test-pattern:64x64@200", "comic", ["null"])
 pipeline.start()
 pipeline.switch("comic", wait=True)
 for _ in range(20):
-    pipeline._serve_main_thread()
+    pipeline._stages.serve()
 pipeline.stop()
 pipeline.wait()
 assert pipeline.stats.switches == 1, pipeline.stats.switches

@@ -1,0 +1,56 @@
+"""Fading from one filter into the next: for a while both translate every frame."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+
+from engines import Engine, Pixels, SettingsError
+from realtime.frame import Frame
+
+LONGEST_MS = 10_000.0
+
+
+def check_crossfade(milliseconds: float) -> float:
+    """Return ``milliseconds``.
+
+    Raises:
+        SettingsError: less than 0, or more than anybody waits for.
+    """
+    if not 0 <= milliseconds <= LONGEST_MS:
+        raise SettingsError(f"a cross-fade takes 0 to {LONGEST_MS:.0f} ms, found {milliseconds:g}")
+    return milliseconds
+
+
+class Crossfade:
+    """The old engine of a switch, while it fades out. Thread: the engine stage's."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        """The one that fades out; None when nothing fades."""
+        self._until_ns = 0
+        self._length_ns = 0
+        self._picture: Pixels | None = None
+
+    def start(self, engine: Engine, length_ms: float) -> None:
+        """Begin to fade out of ``engine``, which must have nothing under way."""
+        self.engine, self._picture = None, None
+        if length_ms > 0:
+            self._length_ns = int(length_ms * 1e6)
+            self._until_ns = time.monotonic_ns() + self._length_ns
+            self._picture = engine.slots(1)[0]
+            self.engine = engine
+
+    def mix(self, captured: Frame, result: Frame) -> None:
+        """Mix the old filter's translation into ``result.pixels``, as much as is left of it."""
+        assert self.engine is not None
+        assert self._picture is not None
+        left = (self._until_ns - time.monotonic_ns()) / self._length_ns
+        if left <= 0:
+            self.engine, self._picture = None, None
+            return
+        self.engine.submit(captured.pixels, self._picture)
+        self.engine.collect()
+        new = result.pixels
+        cv2.addWeighted(self._picture, left, new, 1 - left, 0.0, dst=new)
