@@ -153,6 +153,7 @@ def style(bench: Bench) -> Row:
         match_weight=0.0,
         style_weight=1.0,
         temporal_weight=0.0,
+        adversarial_weight=0.0,
         **_painting(bench),
     )
     held = [sets.shapes(number) for number in HELD_OUT]
@@ -176,7 +177,7 @@ def temporal(bench: Bench) -> Row:
 
     learned = _painting(bench)
     ways = [
-        bench.train("style", steps=600, imitate=0, **learned, **changes)
+        bench.train("style", steps=600, imitate=0, adversarial_weight=0.0, **learned, **changes)
         for changes in ({}, {"temporal_weight": 0.0})
     ]
     frames = sets.noisy_pan(CLIP_FRAMES)

@@ -16,25 +16,25 @@ def _one_thread() -> None:
     torch.manual_seed(5)
 
 
-@pytest.mark.parametrize(("layers", "patch_px", "cells"), [(1, 16, 62), (2, 34, 30), (3, 70, 14)])
-def test_the_sizes_of_the_paper(layers: int, patch_px: int, cells: int) -> None:
-    judge = PatchGAN(3, 4, layers)
-    (maps,) = judge(torch.rand(2, 3, 128, 128))
-    assert judge.patch_px == patch_px
-    assert len(maps) == layers + 2
-    assert maps[-1].shape == (2, 1, cells, cells)
+def test_the_sizes_of_the_paper() -> None:
+    (maps,) = PatchGAN(3, 4)(torch.rand(2, 3, 128, 128))
+    assert len(maps) == 5
+    assert maps[-1].shape == (2, 1, 14, 14)
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_logit_sees_its_patch_and_no_more(layers: int) -> None:
-    judge = PatchGAN(3, 4, layers, norm="none")
+def test_a_logit_sees_its_patch_and_no_more() -> None:
+    judge = PatchGAN(3, 4)
+    for layer in judge.layers:
+        for place, step in enumerate(layer):
+            if isinstance(step, torch.nn.InstanceNorm2d):
+                layer[place] = torch.nn.Identity()  # it sees everything
     picture = torch.rand(1, 3, 160, 160, requires_grad=True)
     logits = judge(picture)[0][-1]
     middle = logits.shape[-1] // 2
     logits[0, 0, middle, middle].backward()
     seen = picture.grad.abs().sum((0, 1)).nonzero()
     sides = seen.max(0).values - seen.min(0).values + 1
-    assert sides.tolist() == [judge.patch_px] * 2
+    assert sides.tolist() == [70, 70]
 
 
 def test_the_published_network_has_its_size() -> None:
@@ -51,9 +51,8 @@ def test_weights_start_as_in_the_paper() -> None:
 
 
 @pytest.mark.parametrize("scales", [1, 2, 3])
-@pytest.mark.parametrize("norm", ["instance", "none"])
-def test_the_smallest_picture_works_and_a_smaller_one_is_refused(scales: int, norm: str) -> None:
-    judge = MultiScale(3, scales, 2, 2, norm=norm)
+def test_the_smallest_picture_works_and_a_smaller_one_is_refused(scales: int) -> None:
+    judge = MultiScale(3, scales, 2)
     side_px = judge.smallest_px
     found = judge(torch.rand(1, 3, side_px, side_px + 5))
     assert len(found) == scales
@@ -67,54 +66,25 @@ def test_one_scale_is_a_patch_gan() -> None:
 
 
 def test_coarser_judges_see_the_halved_picture() -> None:
-    judge = MultiScale(1, 2, 2, 1).eval()
-    white = torch.ones(1, 1, 32, 32)
+    judge = MultiScale(1, 2, 2).eval()
+    white = torch.ones(1, 1, 64, 64)
     fine, coarse = judge(white)
     # Padding is not counted, so a white picture stays white and the second judge sees just that.
-    assert torch.equal(coarse[-1], judge.judges[1](torch.ones(1, 1, 16, 16))[0][-1])
+    assert torch.equal(coarse[-1], judge.judges[1](torch.ones(1, 1, 32, 32))[0][-1])
     assert fine[-1].shape[-1] == 2 * coarse[-1].shape[-1] + 2
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"layers": 0}, {"width": 0}, {"norm": "batch"}, {"channels_in": 0}]
-)
-def test_what_cannot_be_is_refused(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"must be 1 or more|no norm 'batch'"):
-        PatchGAN(**{"channels_in": 3, **arguments})  # type: ignore[arg-type]
-
-
-def test_no_scale_is_refused() -> None:
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be 1 or more, found 3 and 0"):
+        PatchGAN(3, 0)
+    with pytest.raises(ValueError, match="must be 1 or more, found 0 and 4"):
+        PatchGAN(0, 4)
     with pytest.raises(ValueError, match="scales must be 1 or more, found 0"):
         MultiScale(3, 0)
 
 
-def test_spectral_normalisation_limits_the_largest_singular_value() -> None:
-    judge = PatchGAN(3, 8, 2, norm="none", spectral=True)
-    with torch.no_grad():
-        for layer in judge.layers:
-            layer[0].parametrizations.weight.original.mul_(30)
-    for _ in range(40):  # a step of the power method each
-        with torch.autocast("cpu", torch.bfloat16):
-            judge(torch.rand(1, 3, 16, 16))
-    judge.eval()
-    for layer in judge.layers:
-        largest = torch.linalg.svdvals(layer[0].weight.flatten(1))[0]
-        assert abs(float(largest.detach()) - 1) < 0.05
-
-
-def test_a_saved_spectral_judge_goes_on_the_same() -> None:
-    """Its power method has a state."""
-    first, second = (PatchGAN(3, 4, 1, spectral=True) for _ in range(2))
-    pictures = torch.rand(2, 3, 16, 16)
-    first(pictures)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first(pictures)[0][-1], second(pictures)[0][-1])
-
-
-@pytest.mark.parametrize("kind", ["least-squares", "vanilla"])
-@pytest.mark.parametrize("spectral", [False, True])
-def test_it_learns_to_tell_stripes_from_noise(kind: str, spectral: bool) -> None:
-    judge = MultiScale(3, 2, 8, 2, spectral=spectral, norm="none" if spectral else "instance")
+def test_it_learns_to_tell_stripes_from_noise() -> None:
+    judge = MultiScale(3, 2, 8)
     judge = judge.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(judge.parameters(), 2e-3, betas=(0.5, 0.999))
     stripes = (torch.arange(48) % 8 < 4).float().expand(4, 3, 48, 48)
@@ -124,7 +94,7 @@ def test_it_learns_to_tell_stripes_from_noise(kind: str, spectral: bool) -> None
         real = stripes * torch.rand(4, 3, 1, 1)
         with torch.autocast("cpu", torch.bfloat16):
             judged = judge(noise), judge(real)
-        return gan_loss(judged[0], False, kind) + gan_loss(judged[1], True, kind)
+        return gan_loss(judged[0], False) + gan_loss(judged[1], True)
 
     start = float(loss().detach())
     for _ in range(40):
@@ -139,30 +109,18 @@ def judgement(*logits: float) -> list[list[torch.Tensor]]:
 
 
 def test_known_losses() -> None:
-    half, sure = judgement(0.5), judgement(20.0)
+    half = judgement(0.5)
     assert gan_loss(half, True).item() == gan_loss(half, False).item() == 0.25
     assert gan_loss(judgement(1.0, 3.0), True).item() == 2.0  # the mean over the sizes
-    chance = torch.tensor(2.0).log().item()
-    assert gan_loss(judgement(0.0), True, "vanilla").item() == pytest.approx(chance)
-    assert gan_loss(sure, True, "vanilla").item() < 1e-6
-    assert gan_loss(sure, False, "vanilla").item() == pytest.approx(20.0)
 
 
-def test_the_losses_are_those_of_pytorch() -> None:
+def test_the_loss_is_that_of_pytorch() -> None:
     found = [[torch.randn(2, 1, 5, 5)], [torch.randn(2, 1, 3, 3)]]
     for real in (True, False):
         goals = [torch.full_like(maps[-1], float(real)) for maps in found]
-        for kind, loss in (
-            ("vanilla", torch.nn.BCEWithLogitsLoss()),
-            ("least-squares", torch.nn.MSELoss()),
-        ):
-            right = sum(loss(maps[-1], goal) for maps, goal in zip(found, goals)) / 2
-            assert torch.allclose(gan_loss(found, real, kind), right)
-
-
-def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(ValueError, match="no adversarial loss 'hinge'; there are: least-squares"):
-        gan_loss(judgement(0.0), True, "hinge")
+        loss = torch.nn.MSELoss()
+        right = sum(loss(maps[-1], goal) for maps, goal in zip(found, goals)) / 2
+        assert torch.allclose(gan_loss(found, real), right)
 
 
 def test_feature_matching_leaves_out_the_logits_and_the_real_side() -> None:
@@ -170,9 +128,9 @@ def test_feature_matching_leaves_out_the_logits_and_the_real_side() -> None:
     fake = [[m + 1 for m in maps[:-1]] + [maps[-1] + 100] for maps in real]
     assert feature_matching(fake, real).item() == 2.0  # 1 for each of two layers
     assert feature_matching(real, real).item() == 0.0
-    judge = MultiScale(3, 2, 2, 1)
-    ours = torch.rand(1, 3, 24, 24, requires_grad=True)
-    theirs = torch.rand(1, 3, 24, 24, requires_grad=True)
+    judge = MultiScale(3, 2, 2)
+    ours = torch.rand(1, 3, 48, 48, requires_grad=True)
+    theirs = torch.rand(1, 3, 48, 48, requires_grad=True)
     feature_matching(judge(ours), judge(theirs)).backward()
     assert ours.grad is not None
     assert ours.grad.abs().sum() > 0

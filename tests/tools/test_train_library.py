@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from engines.errors import SettingsError, SourceError
 from tools.train.checked_pictures import look_at_header, read_checked
 from tools.train.crops import Crops, StepSampler, as_tensor, loader, random_square
-from tools.train.library import Library, Named, split
+from tools.train.library import Library
 from tools.train.pairs import Picture
 
 ROOT = Path(__file__).parents[2]
@@ -344,48 +344,6 @@ def test_threads_may_share_a_library(photos: Path) -> None:
     assert all(np.array_equal(a, whole[number % 6]) for number, a in enumerate(found))
 
 
-# ---- what is held out --------------------------------------------------------------------------
-
-
-class Names(Named[Picture]):
-    """As many pictures as names; the name is not in the picture."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-
-    def item(self, number: int) -> Picture:
-        return np.full((1, 1, 3), number, np.uint8)
-
-
-@given(
-    st.lists(st.text(max_size=6), min_size=2, max_size=40, unique=True),
-    st.floats(0.01, 0.99),
-    st.integers(0, 9),
-)
-@settings(deadline=None)
-def test_a_split_has_everything_once(names: list[str], share: float, seed: int) -> None:
-    learned, held_out = split(Names(names), share, seed)
-    assert len(learned) > 0
-    assert len(held_out) > 0
-    numbers = sorted(int(item[0, 0, 0]) for part in (learned, held_out) for item in part)
-    assert numbers == list(range(len(names)))
-    assert [names[int(item[0, 0, 0])] for item in held_out] == held_out.names
-
-
-def test_a_split_depends_on_the_names_alone() -> None:
-    names = [f"photo{number}" for number in range(400)]
-    few, all_of_them = (split(Names(names[:count]), 0.1, 3) for count in (200, 400))
-    assert set(few[1].names) <= set(all_of_them[1].names)
-    assert set(few[0].names) <= set(all_of_them[0].names)
-    assert 20 <= len(all_of_them[1]) <= 60
-    assert set(split(Names(names), 0.1, 4)[1].names) != set(all_of_them[1].names)
-    assert len(split(Names(names), 0.1, 3)[1][2:5]) == 3
-    with pytest.raises(SettingsError, match=r"between 0 and 1, found 1"):
-        split(Names(names), 1)
-    with pytest.raises(SettingsError, match="at least 2"):
-        split(Names(["one"]), 0.5)
-
-
 # ---- crops -------------------------------------------------------------------------------------
 
 
@@ -472,7 +430,9 @@ def test_it_does_not_hang_after_threads_have_run(tmp_path: Path) -> None:
 @settings(deadline=None)
 def test_a_square_is_inside_its_picture(height: int, width: int, side_px: int, seed: int) -> None:
     ramp = np.dstack(np.broadcast_arrays(*np.ogrid[10 : height + 10, 10 : width + 10], 7))
-    square = random_square(ramp.astype(np.uint8), side_px, np.random.default_rng(seed))
+    picture, random = ramp.astype(np.uint8), np.random.default_rng(seed)
+    square, other = random_square([picture, 255 - picture], side_px, random, zoom=True)
+    assert np.abs(square.astype(int) + other - 255).max() <= 1  # the same one of both
     assert square.shape == (side_px, side_px, 3)
     assert square[..., 0].min() >= 10
     assert square[..., 0].max() < height + 10

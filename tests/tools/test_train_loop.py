@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,42 @@ def test_a_checkpoint_is_not_overwritten_by_chance(tmp_path: Path) -> None:
     train(Unshipped, again)
     assert read_checkpoint(file_of(tmp_path)).step == 3
     assert len(losses(tmp_path)) == 3
+
+
+def test_overwrite_removes_what_the_earlier_run_wrote_and_nothing_else(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out = tmp_path / "out"
+    trained(small(out, steps=9, sheet_every=3))
+    board = out / "tensorboard"
+    before = {path.name for path in out.glob("sheet-*")}
+    assert before == {f"sheet-00000{step}.png" for step in (3, 6, 9)}
+    events = set(board.glob("events.out.tfevents.*"))
+    kept = [out / "small.onnx", out / "sheet-of-mine.png", out / "cache" / "one.png"]
+    kept += [elsewhere / "events.out.tfevents.1"]
+    if events:
+        kept += [board / "notes.txt"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (out / "sheet-000001.png").mkdir()
+    trained(small(out, steps=4, sheet_every=2, overwrite=True))
+    found = {path.name for path in out.glob("sheet-0*")}
+    assert found == {"sheet-000001.png", "sheet-000002.png", "sheet-000004.png"}
+    assert len(losses(out)) == 4
+    assert all(path.read_text() == "mine" for path in kept)
+    assert not events & set(board.glob("*"))
+    assert bool(events) == bool(list(board.glob("events.out.tfevents.*")))
+    shutil.rmtree(board, ignore_errors=True)
+    board.symlink_to(elsewhere)  # others may write there, too
+    trained(small(out, steps=2, overwrite=True))
+    assert kept[3].read_text() == "mine"
+
+
+def test_to_go_on_removes_no_sheet(tmp_path: Path) -> None:
+    trained(small(tmp_path, steps=4, sheet_every=2))
+    trained(small(tmp_path, steps=4, sheet_every=2, resume=True))
+    assert len(list(tmp_path.glob("sheet-*.png"))) == 2
 
 
 @pytest.mark.parametrize(

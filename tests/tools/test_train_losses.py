@@ -1,5 +1,6 @@
 """What perceptual losses are made of: known motion, statistics of pictures, the feature net."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from tools.train.motion import (
     moved,
     noisy,
     random_motion,
+    unsteadiness,
 )
 from tools.train.perceptual import (
     EPSILON,
@@ -142,6 +144,29 @@ def test_noise_has_no_mean_and_a_bound(size: tuple[int, int]) -> None:
     assert float(added.abs().max()) < 7 * MOST_NOISE
     grey = added.mean(1, keepdim=True)
     assert float((added - grey).std()) > 0.2 * float(added.std())  # some of it is coloured
+
+
+def test_what_moves_along_is_steady_and_what_stays_is_not() -> None:
+    smooth = functional.interpolate(torch.rand(2, 3, 5, 5), size=(64, 64), mode="bicubic")
+
+    def found(network: Callable[[Tensor], Tensor]) -> float:
+        random = torch.Generator().manual_seed(4)
+        return float(unsteadiness(network, smooth, network(smooth), random))
+
+    texture = (torch.arange(64) % 8 < 4).float().expand(2, 3, 64, 64)
+    assert found(lambda pictures: 0 * pictures + 0.5) < 1e-12
+    follows, stays = found(lambda pictures: pictures), found(lambda pictures: pictures + texture)
+    assert 0 < follows < MOST_NOISE**2  # the noise alone
+    assert stays > 0.05
+
+
+def test_unsteadiness_teaches_the_network_by_both_ways() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    pictures = torch.rand(1, 3, 32, 32)
+    random = torch.Generator().manual_seed(0)
+    lost = unsteadiness(lambda given: given * weight[0], pictures, pictures * weight[1], random)
+    (gradient,) = torch.autograd.grad(lost, weight)
+    assert bool((gradient.abs() > 0).all())
 
 
 # ---- statistics --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rich.console import Console
 from tools.train.curves import Curves, read_curves
 from tools.train.export import fitting_frames
 from tools.train.screen import Screen
-from tools.train.sheets import CAPTION_PX, CELL_PX, write_sheet
+from tools.train.sheets import CAPTION_PX, CELL_PX, sheet_file, sheets_of, write_sheet
 
 
 def losses(out: Path) -> list[float]:
@@ -77,6 +77,13 @@ def test_sheets_have_captions_and_whole_pictures(tmp_path: Path) -> None:
     red = (cell == (0, 0, 255)).all(-1)
     assert red.any(1).all()  # as high as the row
     assert abs(red.any(0).sum() - heights[0] * 90 / 160) < 2
+
+
+def test_sheets_are_known_by_their_names(tmp_path: Path) -> None:
+    ours = [sheet_file(tmp_path, step) for step in (7, 123456, 1234567)]
+    for path in (*ours, tmp_path / "sheet-7.png", tmp_path / "sheet-000007-old.png"):
+        path.touch()
+    assert sheets_of(tmp_path) == sorted(ours)
 
 
 class Clock:

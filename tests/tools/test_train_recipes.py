@@ -220,7 +220,9 @@ def test_unpaired_ships_both_ways(make: Make) -> None:
 def test_style_comes_nearer_with_and_without_imitation(
     make: Make, imitate: int, term: str, share: float
 ) -> None:
-    recipe = make("style", imitate=imitate, match_weight=0.0, style_weight=1.0, temporal_weight=0.0)
+    weights = {"match_weight": 0.0, "style_weight": 1.0}
+    off = {"temporal_weight": 0.0, "adversarial_weight": 0.0}
+    recipe = make("style", imitate=imitate, **weights, **off)
     fit(recipe)
     lines = read_curves(recipe.settings.out / "curves.jsonl")
     values = [line[term] for line in lines if term in line]
@@ -248,6 +250,19 @@ def test_paired_has_the_terms_that_are_asked_for(
     recipe = make("paired", **changes)
     assert set(stepped(recipe)) == {"loss", *terms}
     assert ("adversary" in recipe.state()) == ("discriminator" in terms)
+
+
+@pytest.mark.parametrize("imitate", [0, 1])
+def test_the_critic_of_a_style_knows_the_painting(make: Make, imitate: int) -> None:
+    recipe = make("style", imitate=imitate, adversarial_weight=0.5)
+    found = stepped(recipe)
+    assert {"adversarial", "discriminator"} <= set(found)
+    assert "adversary" in recipe.state()
+    strokes = next(recipe.batches(0))["strokes"]
+    painted = next(recipe.batches(0))["given" if imitate else "pictures"]
+    assert strokes.shape == painted.shape
+    red, blue = strokes[:, 0].int(), strokes[:, 2].int()
+    assert ((red + blue - 240).abs() <= 2).all()  # as in the painting, and nowhere else
 
 
 @pytest.mark.parametrize(("seen", "channels"), [(True, 6), (False, 3)])
@@ -282,7 +297,7 @@ def test_the_temporal_term_comes_late_and_every_other_step(make: Make) -> None:
 
 
 def test_a_crop_that_the_discriminator_cannot_see_is_refused(make: Make) -> None:
-    with pytest.raises(SettingsError, match="--crop must be"):
+    with pytest.raises(SettingsError, match="--crop must give the discriminator"):
         make("paired", scales=3).prepare(lambda *_: None)
 
 

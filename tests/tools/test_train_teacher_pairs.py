@@ -8,18 +8,23 @@ import cv2
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="training needs torch; install pix2live[train]")
+pytest.importorskip("lightning_fabric", reason="training needs lightning-fabric")
+
 from engines.errors import SettingsError, SourceError
 from realtime import Frame, SinkInfo
 from realtime.sinks.video import VideoSink
+from tools.train.library import Shelf
+from tools.train.pair_folders import read_taught
 from tools.train.pairs import (
     NOISE_SIDE_PX,
     SHORT_SIDES_PX,
     Degrader,
+    Pair,
     Picture,
     frames_of,
     in_other_light,
     load_teacher,
-    make_pairs,
     picture_files,
 )
 from tools.train.teachers import comic
@@ -69,11 +74,16 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def made(photos: Path, tmp_path: Path, teacher: str = "night", **changes: int) -> list[Any]:
-    """Pairs of a teacher of the lessons, with how many there are in all."""
-    chosen = {"variants": 1, "smallest_px": 32, "seed": 1, **changes}
-    return list(
-        make_pairs(photos, load_teacher(f"lessons:{teacher}"), tmp_path / "cache", **chosen)
+def made(photos: Path, tmp_path: Path, teacher: str = "night", **changes: Any) -> Shelf[Pair]:
+    """Pairs of a teacher of the lessons."""
+    usual: dict[str, Any] = {
+        "variants": 1,
+        "smallest_px": 32,
+        "seed": 1,
+        "report": lambda what, done: None,
+    }
+    return read_taught(
+        photos, load_teacher(f"lessons:{teacher}"), tmp_path / "cache", **{**usual, **changes}
     )
 
 
@@ -85,14 +95,54 @@ def test_the_teacher_is_asked_once_a_picture(photos: Path, tmp_path: Path) -> No
     assert sys.modules["lessons"].calls == 6
     second = made(photos, tmp_path, variants=2)
     assert sys.modules["lessons"].calls == 6
-    assert [count for _, count in first + second] == [6] * 12
-    for (one, _), (other, _) in zip(first, second, strict=True):
+    assert len(first) == len(second) == 6
+    for one, other in zip(first, second, strict=True):
         assert np.array_equal(one.photo, other.photo)
         assert np.array_equal(one.target, other.target)
         assert np.array_equal(one.target, one.photo[..., ::-1] // 2)
         assert other.photo.flags.c_contiguous
         assert other.target.flags.c_contiguous
     assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_above_the_budget_pairs_are_read_from_the_cache(photos: Path, tmp_path: Path) -> None:
+    whole = made(photos, tmp_path, variants=2)
+    found = made(photos, tmp_path, variants=2, memory_bytes=2 * whole[0].nbytes)
+    assert whole[0].nbytes == 2 * whole[0].photo.nbytes
+    for path in photos.iterdir():
+        path.unlink()
+    for number in (0, 5, 3, 0, 1, 4, 2):
+        assert np.array_equal(found[number].photo, whole[number].photo)
+        assert np.array_equal(found[number].target, whole[number].target)
+    assert sys.modules["lessons"].calls == 6
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    with pytest.raises(SourceError, match=r"photo0\.png was fine before, and now: No such file"):
+        found[0]
+
+
+def test_a_damaged_entry_of_the_cache_is_made_again(photos: Path, tmp_path: Path) -> None:
+    whole = made(photos, tmp_path)
+    (entry,) = (tmp_path / "cache").glob("photo1-*")
+    entry.write_bytes(entry.read_bytes()[:1000])
+    found = made(photos, tmp_path)
+    assert sys.modules["lessons"].calls == 4
+    assert np.array_equal(found[1].target, whole[1].target)
+
+
+def test_photographs_that_cannot_be_read_are_named(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    said: list[tuple[str, float]] = []
+    found = made(photos, tmp_path, variants=2, report=lambda *what: said.append(what))
+    assert len(found) == 6
+    assert said[0][0] == "teacher"
+    assert said[-1] == ("teacher", 1.0)
+    assert found.note.startswith("2 of 8 pairs skipped: broken.png (is no picture")
+    assert "broken.png, variant 2 (" in found.note
+    for path in photos.glob("photo*"):
+        path.unlink()
+    with pytest.raises(SourceError, match=r"2 of 2 pairs of .* cannot be read: broken\.png \("):
+        made(photos, tmp_path, variants=2)
 
 
 @pytest.mark.parametrize("changes", [{"seed": 2}, {"smallest_px": 600}])
@@ -103,7 +153,7 @@ def test_other_settings_are_not_read_from_the_cache(
     assert len(list((tmp_path / "cache").iterdir())) == 3
     found = made(photos, tmp_path, **changes)
     assert sys.modules["lessons"].calls == 6
-    sides = [min(pair.photo.shape[:2]) for pair, _ in found]
+    sides = [min(pair.photo.shape[:2]) for pair in found]
     smallest = max(changes.get("smallest_px", 0), SHORT_SIDES_PX[0])
     assert min(sides) >= smallest
 
@@ -114,12 +164,12 @@ def test_another_version_of_the_teacher_is_asked_again(
     made(photos, tmp_path)
     (tmp_path / "lessons.py").write_text(TEACHER.replace("// 2", "// 3"))
     monkeypatch.delitem(sys.modules, "lessons")
-    for pair, _ in made(photos, tmp_path):
+    for pair in made(photos, tmp_path):
         assert np.array_equal(pair.target, pair.photo[..., ::-1] // 3)
 
 
 def test_the_first_of_each_photograph_is_in_its_own_light(photos: Path, tmp_path: Path) -> None:
-    found = [pair.photo for pair, _ in made(photos, tmp_path, variants=3)]
+    found = [pair.photo for pair in made(photos, tmp_path, variants=3)]
     means = np.array([picture.mean((0, 1)) for picture in found]).reshape(3, 3, 3)
     originals = np.array([shapes(seed).mean((0, 1)) for seed in range(3)])
     assert np.abs(means[0] - originals).max() < 3

@@ -1,9 +1,4 @@
-"""Adversarial losses: what a discriminator's judgement is worth.
-
-Kinds: ``vanilla``, the binary cross entropy of Goodfellow et al., "Generative Adversarial Nets"
-(2014), whose generator loss is the non-saturating one, and ``least-squares``, of Mao et al., "Least
-Squares Generative Adversarial Networks" (2017).
-"""
+"""Adversarial losses: what a discriminator's judgement is worth."""
 
 from __future__ import annotations
 
@@ -15,34 +10,23 @@ from torch.nn import functional
 
 from tools.train.discriminators import Judgement
 
-KINDS: Final = ("least-squares", "vanilla")
+ADAM_BETAS: Final = (0.5, 0.999)
+"""Radford et al., "Unsupervised Representation Learning with DCGANs" (2016): less momentum."""
 
 
-def gan_loss(found: Judgement, real: bool, kind: str = "least-squares") -> Tensor:
+def gan_loss(found: Judgement, real: bool) -> Tensor:
     """Return how far a judgement is from "all real" or "all fake": float32 (), 0 or more.
 
-    The mean over the patches of each size, and over the sizes. The discriminator minimises this
-    with what is true; the generator minimises it for its own pictures with ``real=True``.
+    Least squares (Mao et al., "Least Squares Generative Adversarial Networks", 2017): the mean over
+    the patches of each size, and over the sizes. The discriminator minimises this with what is
+    true; the generator minimises it for its own pictures with ``real=True``.
 
     Args:
         found: what a discriminator gives.
         real: what it should have said.
-        kind: ``least-squares`` or ``vanilla``.
-
-    Raises:
-        ValueError: there is no such kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"no adversarial loss {kind!r}; there are: {', '.join(KINDS)}")
-    losses = []
-    for maps in found:
-        logits = maps[-1].float()
-        if kind == "vanilla":
-            # Cross entropy of one known answer; softplus(-x) is -log(sigmoid(x)), without overflow.
-            losses.append(functional.softplus(-logits if real else logits).mean())
-        else:
-            losses.append((logits - 1.0 if real else logits).square().mean())
-    return torch.stack(losses).mean()
+    goal = 1.0 if real else 0.0
+    return torch.stack([(maps[-1].float() - goal).square().mean() for maps in found]).mean()
 
 
 def feature_matching(fake: Judgement, real: Judgement) -> Tensor:

@@ -60,12 +60,24 @@ UNPAIRED_PRESETS: Final[dict[str, Preset]] = {
 @click.option(
     "--style-size", "style_px", type=int, help="Short side of the painting [default: 512]."
 )
-@click.option("--imitate", type=int, help="Photographs to paint by optimisation first.")
-@click.option("--match-weight", type=float, help="Of what each place should become.")
-@click.option("--style-weight", type=float, help="Of colours and strokes as a whole.")
-@click.option("--content-weight", type=float, help="More keeps more of the photograph.")
-@click.option("--tv-weight", type=float, help="More is smoother.")
-@click.option("--temporal-weight", type=float, help="More flickers less; 0 is faster.")
+@click.option(
+    "--imitate", type=int, help="Photographs to paint by optimisation first [default: 120]."
+)
+@click.option("--match-weight", type=float, help="Of what each place should become [default: 1].")
+@click.option(
+    "--style-weight", type=float, help="Of colours and strokes as a whole [default: 0.3]."
+)
+@click.option(
+    "--content-weight", type=float, help="More keeps more of the photograph [default: 0]."
+)
+@click.option("--tv-weight", type=float, help="More is smoother [default: 0.2].")
+@click.option(
+    "--temporal-weight", type=float, help="More flickers less; 0 is faster [default: 20]."
+)
+@click.option(
+    "--adversarial", "adversarial_weight", type=float, help="Weight of the critic [default: 0.1]."
+)
+@click.option("--discriminator-width", type=int, help="Channels of the critic [default: 32].")
 @shared_options(STYLE_PRESETS)
 def style(**given: Any) -> None:
     """Paint like a picture: photographs and one painting are enough."""
@@ -77,15 +89,35 @@ def style(**given: Any) -> None:
 @click.option("--target", type=FOLDER, help="Folder of their targets, with the same names.")
 @click.option("--pairs", type=FOLDER, help="Folder of A|B pictures, side by side.")
 @click.option("--teacher", help="module:function, a slow picture function to imitate.")
-@click.option("--variants", type=int, help="Lights and sizes of each picture for a teacher.")
-@click.option("--l1", "l1_weight", type=float, help="Weight of the distance to the target.")
-@click.option("--adversarial", "adversarial_weight", type=float, help="Weight of the critic.")
-@click.option("--feature-matching", "feature_weight", type=float, help="Weight of its features.")
-@click.option("--scales", type=int, help="At how many sizes the critic looks.")
-@click.option("--discriminator-width", type=int, help="Channels of the critic.")
-@click.option("--condition/--no-condition", default=None, help="Whether it sees the input too.")
-@click.option("--mirror/--no-mirror", default=None, help="Whether half of the crops are mirrored.")
-@click.option("--damage/--no-damage", default=None, help="Inputs as a cheap camera sees them.")
+@click.option(
+    "--variants", type=int, help="Lights and sizes of each picture for a teacher [default: 3]."
+)
+@click.option(
+    "--l1", "l1_weight", type=float, help="Weight of the distance to the target [default: 1]."
+)
+@click.option(
+    "--adversarial", "adversarial_weight", type=float, help="Weight of the critic [default: 0.01]."
+)
+@click.option(
+    "--feature-matching", "feature_weight", type=float, help="Weight of its features [default: 0]."
+)
+@click.option("--scales", type=int, help="At how many sizes the critic looks [default: 1].")
+@click.option("--discriminator-width", type=int, help="Channels of the critic [default: 64].")
+@click.option(
+    "--condition/--no-condition",
+    default=None,
+    help="Whether it sees the input too [default: --condition].",
+)
+@click.option(
+    "--mirror/--no-mirror",
+    default=None,
+    help="Whether half of the crops are mirrored [default: --mirror].",
+)
+@click.option(
+    "--damage/--no-damage",
+    default=None,
+    help="Inputs as a cheap camera sees them [default: --no-damage].",
+)
 @shared_options(PAIRED_PRESETS)
 def paired(**given: Any) -> None:
     """From pairs of pictures, or from a slow function that makes the targets."""
@@ -97,12 +129,18 @@ def paired(**given: Any) -> None:
 @click.command()
 @click.option("--a", "a", type=FOLDER, required=True, help="Folder of one kind of pictures.")
 @click.option("--b", "b", type=FOLDER, required=True, help="Folder of the other kind.")
-@click.option("--cycle", "cycle_weight", type=float, help="Weight of there and back again.")
-@click.option("--identity", "identity_weight", type=float, help="Weight of leaving B as B.")
-@click.option("--temporal-weight", type=float, help="More flickers less; 0 is faster.")
-@click.option("--discriminator-width", type=int, help="Channels of the critics.")
-@click.option("--discriminator-rate", type=float, help="Their learning rate.")
-@click.option("--pool", type=int, help="How many earlier pictures the critics remember.")
+@click.option(
+    "--cycle", "cycle_weight", type=float, help="Weight of there and back again [default: 10]."
+)
+@click.option(
+    "--identity", "identity_weight", type=float, help="Weight of leaving B as B [default: 5]."
+)
+@click.option("--temporal-weight", type=float, help="More flickers less; 0 is faster [default: 0].")
+@click.option("--discriminator-width", type=int, help="Channels of the critics [default: 64].")
+@click.option("--discriminator-rate", type=float, help="Their learning rate [default: 0.0002].")
+@click.option(
+    "--pool", type=int, help="How many earlier pictures the critics remember [default: 50]."
+)
 @click.option("--back-name", help="Name of the filter from B to A [default: NAME-back].")
 @shared_options(UNPAIRED_PRESETS)
 def unpaired(**given: Any) -> None:

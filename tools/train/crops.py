@@ -36,19 +36,47 @@ class Crops(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         random = np.random.default_rng((self._seed, index))
         picture = self._pictures[int(random.integers(len(self._pictures)))]
-        return as_tensor(random_square(picture, self._side_px, random))
+        (square,) = random_square([picture], self._side_px, random, zoom=True)
+        return as_tensor(square)
 
 
-def random_square(picture: Picture, side_px: int, random: np.random.Generator) -> Picture:
-    """A square of ``picture`` of random place and zoom, as (S, S, 3); mirrored half of the time."""
-    height, width = picture.shape[:2]
-    zoom = float(np.exp(random.uniform(np.log(SMALLEST_ZOOM), np.log(LARGEST_ZOOM))))
-    taken_px = min(round(side_px / zoom), height, width)
-    top = int(random.integers(0, height - taken_px + 1))
-    left = int(random.integers(0, width - taken_px + 1))
-    square = picture[top : top + taken_px, left : left + taken_px]
-    if random.random() < 0.5:
-        square = square[:, ::-1]
+def random_square(
+    pictures: Sequence[Picture],
+    side_px: int,
+    random: np.random.Generator,
+    *,
+    align_px: int = 1,
+    zoom: bool = False,
+    mirror: bool = True,
+) -> list[Picture]:
+    """Return the same square, (S, S, 3), of pictures (H, W, 3) of one size, S is ``side_px``.
+
+    Args:
+        pictures: what to cut from; sides of at least ``side_px`` without ``zoom``.
+        side_px: S.
+        random: of everything here.
+        align_px: the square begins at multiples of this.
+        zoom: whether a larger or smaller square is taken and resized.
+        mirror: whether half of the squares are mirrored.
+    """
+    height, width = pictures[0].shape[:2]
+    taken_px = side_px
+    if zoom:
+        drawn = random.uniform(np.log(SMALLEST_ZOOM), np.log(LARGEST_ZOOM))
+        taken_px = min(round(side_px / float(np.exp(drawn))), height, width)
+    top, left = (
+        align_px * int(random.integers(0, (whole - taken_px) // align_px + 1))
+        for whole in (height, width)
+    )
+    step = -1 if mirror and random.random() < 0.5 else 1
+    where = (slice(top, top + taken_px), slice(left, left + taken_px))
+    return [_sized(picture[where][:, ::step], side_px) for picture in pictures]
+
+
+def _sized(square: Picture, side_px: int) -> Picture:
+    taken_px = square.shape[0]
+    if taken_px == side_px:
+        return square
     method = cv2.INTER_AREA if taken_px > side_px else cv2.INTER_LINEAR
     sized = cv2.resize(square, (side_px, side_px), interpolation=method)
     return sized.astype(np.uint8, copy=False)

@@ -11,10 +11,11 @@ from typing import Any, Final, Literal, cast
 import torch
 from lightning_fabric import Fabric
 
-from engines.errors import SettingsError
+from engines.errors import EngineError, SettingsError
 from tools.train.recipe import Settings
 
 ACCELERATORS: Final = ("auto", "cpu", "cuda", "mps")
+DEVICE_ERRORS: Final = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 PRECISIONS: Final = ("auto", "32-true", "bf16-mixed", "16-mixed")
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -48,6 +49,19 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def in_our_words(error: Exception, settings: Settings) -> Exception:
+    """Return an error of ours for a device that failed or is full; other errors as they are."""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "t allocate memory" in reason:
+        return EngineError(
+            f"out of memory at --batch {settings.batch} and --crop {settings.crop_px}: make room"
+            f" and go on with --resume, or begin again with less of them ({reason})"
+        )
+    if isinstance(error, RuntimeError) and any(name in reason for name in DEVICE_ERRORS):
+        return EngineError(f"the device failed; --resume goes on ({reason})")
+    return error
 
 
 def _accelerator(asked: str) -> str:

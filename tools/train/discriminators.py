@@ -16,16 +16,14 @@ from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
 
 Judgement = list[list[Tensor]]
 """For every size, the finest first: the maps of each layer; the last one is the logits."""
 
-NORMS: Final = ("instance", "none")
+HALVINGS: Final = 3
+"""Convolutions that halve the size; two more do not, and a logit sees 70 x 70 pixels."""
 KERNEL: Final = 4
 SLOPE: Final = 0.2
-WIDEST: Final = 8
-"""Channels of the inner layers at most, in widths of the first one."""
 FIRST_DEVIATION: Final = 0.02
 """Standard deviation of the weights at the start, as both papers have it."""
 FEWEST_CELLS: Final = 3
@@ -35,50 +33,33 @@ FEWEST_CELLS: Final = 3
 class PatchGAN(nn.Module):
     """Float32 (N, ``channels_in``, H, W) in; H and W are ``smallest_px`` or more.
 
-    ``layers`` convolutions halve the size, two more do not. A logit sees 70 x 70 pixels with 3
-    layers, 34 x 34 with 2, 16 x 16 with 1; ``patch_px`` says it.
+    Instance norm (Ulyanov, Vedaldi and Lempitsky, 2016, without weights) follows all but the first
+    and the last convolution.
 
     Args:
         channels_in: of the picture, and of the condition beside it.
         width: channels after the first convolution.
-        layers: convolutions that halve the size, 1 or more.
-        norm: ``instance`` (Ulyanov, Vedaldi and Lempitsky, 2016, without weights) after all but
-            the first and the last convolution, or ``none``, which goes well with ``spectral``.
-        spectral: divide every weight by its largest singular value (Miyato, Kataoka, Koyama and
-            Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018).
 
     Raises:
-        ValueError: a number is less than 1, or there is no such norm.
+        ValueError: a number is less than 1.
     """
 
-    def __init__(
-        self,
-        channels_in: int,
-        width: int = 64,
-        layers: int = 3,
-        *,
-        norm: str = "instance",
-        spectral: bool = False,
-    ) -> None:
+    smallest_px: Final = FEWEST_CELLS * 2**HALVINGS
+
+    def __init__(self, channels_in: int, width: int = 64) -> None:
         super().__init__()
-        if min(channels_in, width, layers) < 1:
+        if min(channels_in, width) < 1:
             raise ValueError(
-                "channels_in, width and layers must be 1 or more,"
-                f" found {channels_in}, {width} and {layers}"
+                f"channels_in and width must be 1 or more, found {channels_in} and {width}"
             )
-        if norm not in NORMS:
-            raise ValueError(f"no norm {norm!r}; there are: {', '.join(NORMS)}")
-        self.smallest_px = FEWEST_CELLS * 2**layers
-        self.patch_px = 2**layers * (2 * (KERNEL - 1) + 1) + (KERNEL - 2) * (2**layers - 1)
-        widths = [channels_in, *(width * min(2**i, WIDEST) for i in range(layers + 1)), 1]
+        widths = [channels_in, *(width * 2**i for i in range(HALVINGS + 1)), 1]
         self.layers = nn.ModuleList(
             _layer(
                 given,
                 made,
-                stride=2 if place < layers else 1,
-                normed=norm == "instance" and 0 < place <= layers,
-                spectral=spectral,
-                last=place > layers,
+                stride=2 if place < HALVINGS else 1,
+                normed=0 < place <= HALVINGS,
+                last=place > HALVINGS,
             )
             for place, (given, made) in enumerate(pairwise(widths))
         )
@@ -111,25 +92,13 @@ class MultiScale(nn.Module):
         ValueError: as `PatchGAN`.
     """
 
-    def __init__(
-        self,
-        channels_in: int,
-        scales: int = 2,
-        width: int = 64,
-        layers: int = 3,
-        *,
-        norm: str = "instance",
-        spectral: bool = False,
-    ) -> None:
+    def __init__(self, channels_in: int, scales: int = 2, width: int = 64) -> None:
         super().__init__()
         if scales < 1:
             raise ValueError(f"scales must be 1 or more, found {scales}")
-        self.judges = nn.ModuleList(
-            PatchGAN(channels_in, width, layers, norm=norm, spectral=spectral)
-            for _ in range(scales)
-        )
+        self.judges = nn.ModuleList(PatchGAN(channels_in, width) for _ in range(scales))
         # Halving rounds up.
-        self.smallest_px = 2 ** (scales - 1) * (FEWEST_CELLS * 2**layers - 1) + 1
+        self.smallest_px = 2 ** (scales - 1) * (PatchGAN.smallest_px - 1) + 1
 
     def forward(self, pictures: Tensor) -> Judgement:
         """Return a list for every size, the finest first.
@@ -148,14 +117,12 @@ class MultiScale(nn.Module):
         return found
 
 
-def _layer(
-    given: int, made: int, *, stride: int, normed: bool, spectral: bool, last: bool
-) -> nn.Module:
+def _layer(given: int, made: int, *, stride: int, normed: bool, last: bool) -> nn.Module:
     convolution = nn.Conv2d(given, made, KERNEL, stride, 1)
     nn.init.normal_(convolution.weight, std=FIRST_DEVIATION)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
-    steps: list[nn.Module] = [spectral_norm(convolution) if spectral else convolution]
+    steps: list[nn.Module] = [convolution]
     if normed:
         steps.append(nn.InstanceNorm2d(made))
     if not last:

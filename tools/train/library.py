@@ -6,7 +6,6 @@ Real folders hold broken, cut off, tiny and enormous files: those are left out, 
 from __future__ import annotations
 
 import abc
-import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -172,17 +171,6 @@ class Shelf(Named[Item]):
                 self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
-class Part(Named[Item]):
-    """Some of other items, by their numbers there."""
-
-    def __init__(self, whole: Named[Item], numbers: list[int]) -> None:
-        self._whole, self._numbers = whole, numbers
-        self.names = [whole.names[number] for number in numbers]
-
-    def item(self, number: int) -> Item:
-        return self._whole.item(self._numbers[number])
-
-
 class Library(Shelf[Picture]):
     """Pictures, uint8 (H, W, 3) BGR, whose short side is at most 400 px (or ``smallest_px``)."""
 
@@ -204,31 +192,6 @@ class Library(Shelf[Picture]):
         }
         library.fill(readers, folder, report)
         return library
-
-
-def split(items: Named[Item], share: float, seed: int = 0) -> tuple[Part[Item], Part[Item]]:
-    """Return (what to learn from, what is held out); together they are everything, once.
-
-    A file's place follows from its name, ``share`` and ``seed``: new files change nothing for the
-    others. Both parts have at least one item.
-
-    Raises:
-        SettingsError: ``share`` is not between 0 and 1, or there are fewer than two items.
-    """
-    if not 0 < share < 1:
-        raise SettingsError(f"the share to hold out must be between 0 and 1, found {share}")
-    if len(items) < 2:
-        raise SettingsError(f"at least 2 are needed to hold some out, found {len(items)}")
-    places = [place_of(name, seed) for name in items.names]
-    order = sorted(range(len(places)), key=lambda number: places[number])
-    count = min(max(1, sum(place < share for place in places)), len(places) - 1)
-    return Part(items, sorted(order[count:])), Part(items, sorted(order[:count]))
-
-
-def place_of(name: str, seed: int) -> float:
-    """Return a number from 0 to 1 that follows from a name alone; held out are the low ones."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def named_pictures(folder: Path) -> dict[str, Path]:

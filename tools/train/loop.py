@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -27,16 +28,18 @@ from tools.train.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
-from tools.train.curves import Curves
+from tools.train.curves import FOLDER, Curves
 from tools.train.recipe import Recipe, Scalars, step_seed
 from tools.train.screen import Screen
-from tools.train.sheets import sheet_file, write_sheet
+from tools.train.sheets import sheet_file, sheets_of, write_sheet
 
 CHECK_EVERY: Final = 10
 """Steps whose losses are fetched together: each fetch makes a GPU wait."""
 FIRST_SHEET: Final = 100
 """An early one: a person sees soon whether this goes anywhere."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+EVENTS: Final = "events.out.tfevents.*"
+"""What TensorBoard's writer calls its files."""
 DROPOUT_STREAM: Final = 1000
 """Of `step_seed`, for what layers draw themselves; one more a device."""
 
@@ -77,7 +80,9 @@ def fit(
     for note in filter(None, recipe.notes):
         screen.say(note)
     take_over(recipe, checkpoint)
-    run = _Run(recipe, screen, machine, checkpoint.step if checkpoint else 0)
+    run = _Run(recipe, screen, machine)
+    if checkpoint is not None:
+        run.step = run.saved_step = checkpoint.step
     with _signals() as received:
         try:
             if recipe.fabric.is_global_zero:
@@ -113,7 +118,7 @@ class _Run:
     recipe: Recipe
     screen: Screen
     machine: str
-    step: int
+    step: int = 0
     """How many are done."""
     saved_step: int = -1
     curves: Curves | None = None
@@ -122,13 +127,11 @@ class _Run:
     """Losses that were not looked at yet."""
 
     def open(self, *, begins: bool) -> None:
-        out = self.recipe.settings.out
+        settings = self.recipe.settings
+        out = settings.out
         remove_leftovers(out)
-        if begins:
-            with _refusal("remove", file_of(out)):
-                file_of(out).unlink(missing_ok=True)  # `--overwrite`: asked for
-        else:
-            self.saved_step = self.step
+        if begins and settings.overwrite:
+            _remove_earlier(out)
         self.curves = Curves(out, self.step)
         self.screen.say(self.curves.note)
 
@@ -212,19 +215,21 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint; what it holds was looked at."""
         recipe = self.recipe
-        if self.curves is None or self.step == self.saved_step:
+        if self.step == self.saved_step:
             return
         settings = recipe.settings
-        write_checkpoint(
-            file_of(settings.out),
-            Checkpoint(
-                step=self.step,
-                recipe=recipe.state(),
-                settings=fingerprint(settings),
-                machine=self.machine,
-                precision=_plain(recipe.fabric.strategy.precision.state_dict()),
-            ),
-        )
+        state = recipe.state()  # of every process: some of it may be gathered
+        if self.curves is not None:
+            write_checkpoint(
+                file_of(settings.out),
+                Checkpoint(
+                    step=self.step,
+                    recipe=state,
+                    settings=fingerprint(settings),
+                    machine=self.machine,
+                    precision=_plain(recipe.fabric.strategy.precision.state_dict()),
+                ),
+            )
         self.saved_step = self.step
 
     def draw(self) -> None:
@@ -251,12 +256,23 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if isinstance(value, (int, float, Tensor))}
 
 
-@contextlib.contextmanager
-def _refusal(what: str, path: object) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SinkError(f"cannot {what} {path}: {error.strerror or error}") from error
+def _remove_earlier(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing that only lies beside it.
+
+    The curves are emptied by who goes on with them; filters stay until there are new ones.
+    """
+    board = out / FOLDER
+    # A link leads to where others may write, too.
+    events = [] if board.is_symlink() else sorted(board.glob(EVENTS))
+    for path in (file_of(out), *sheets_of(out), *events):
+        if path.is_file() or path.is_symlink():
+            try:
+                path.unlink()
+            except OSError as error:
+                raise SinkError(f"cannot remove {path}: {error.strerror or error}") from error
+    if events:
+        with contextlib.suppress(OSError):
+            board.rmdir()  # where it is empty
 
 
 @contextlib.contextmanager

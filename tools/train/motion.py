@@ -6,6 +6,7 @@ motion that is drawn instead of estimated: no video and no optical flow is neede
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -16,6 +17,28 @@ LARGEST_SHIFT_PX: Final = 8.0
 LARGEST_TURN: Final = 0.04  # radians
 LARGEST_ZOOM: Final = 0.04
 MOST_NOISE: Final = 0.03  # standard deviation; 1 is white
+
+
+def unsteadiness(
+    network: Callable[[Tensor], Tensor],
+    pictures: Tensor,
+    translated: Tensor,
+    random: torch.Generator,
+) -> Tensor:
+    """Return how far translations of moved, noisy pictures are from the moved translations.
+
+    Float32 (), 0 or more: the mean square, in which what came in from outside counts as 0. It has
+    gradients to ``network`` and to ``translated``.
+
+    Args:
+        network: takes and gives float32 (N, 3, H, W), RGB, 0 to 1.
+        pictures: such pictures.
+        translated: what the network made of them.
+        random: of the motion and of the noise.
+    """
+    grid = random_motion(pictures, random)
+    again = network(noisy(moved(pictures, grid), random))
+    return ((again - moved(translated, grid)).square() * inside(grid)).mean()
 
 
 def random_motion(pictures: Tensor, random: torch.Generator) -> Tensor:

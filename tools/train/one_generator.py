@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tools.train.critic import Critic
 from tools.train.generators import check_crop
 from tools.train.recipe import Average, Recipe, Scalars, channels_last
 from tools.train.start import begin_with
@@ -14,6 +15,8 @@ from tools.train.start import begin_with
 
 class OneGenerator(Recipe):
     """A recipe that trains one generator and ships the average of its weights."""
+
+    _critic: Critic | None = None
 
     def _build(self, smallest_crop_px: int) -> None:
         """Make the generator, before anything that takes long.
@@ -44,12 +47,15 @@ class OneGenerator(Recipe):
             "network": self._network.module.state_dict(),
             "average": self._average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            **(self._critic.state() if self._critic else {}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self._network.module.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
+        if self._critic:
+            self._critic.load(state)
 
     def finished(self) -> dict[str, nn.Module]:
         return {self.settings.name: self._average.network.cpu().eval()}

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,6 +18,8 @@ from filelock import FileLock, Timeout
 from engines.errors import EngineError, Pix2liveError, SettingsError, SinkError
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from tools.train.checkpoint import Checkpoint
     from tools.train.recipe import Recipe, Settings
     from tools.train.screen import Screen
@@ -36,6 +39,7 @@ NOT_OF_A_FILTER: Final = frozenset(
 )
 """Options that do not change what comes out: left out of the command on a card."""
 EXIT_SIGNAL: Final = 128
+SAY_AFTER_S: Final = 3.0
 LOCK_NAME: Final = ".training.lock"
 
 
@@ -134,7 +138,7 @@ def train(recipe_class: type[Recipe], settings: Settings) -> list[Path]:
             checkpoint's; a checkpoint is there, and neither --resume nor --overwrite is given.
         Pix2liveError: see `tools.train.loop.fit` and `tools.train.export.export_filters`.
     """
-    from tools.train.devices import make_fabric, quiet
+    from tools.train.devices import in_our_words, make_fabric, quiet
     from tools.train.screen import Screen
 
     settings.check()
@@ -151,12 +155,37 @@ def train(recipe_class: type[Recipe], settings: Settings) -> list[Path]:
                 return _trained(recipe, machine, screen)
             with _alone(settings.out):
                 return _trained(recipe, machine, screen)
-    except Pix2liveError:
-        if not fabric.is_global_zero:
-            sys.exit(1)  # one of several processes says why
-        for process in getattr(fabric.strategy.launcher, "procs", ()):
-            process.kill()  # they would wait for this one
-        raise
+    except (Exception, KeyboardInterrupt) as error:
+        failed = in_our_words(error, settings) if isinstance(error, Exception) else error
+        if fabric.world_size > 1:
+            _end_together(fabric, failed)
+        if failed is error:
+            raise
+        raise failed from error
+
+
+def _end_together(fabric: Fabric, error: BaseException) -> None:
+    """Let one of several processes say why a training ends; the first one ends the others."""
+    if not fabric.is_global_zero:
+        if isinstance(error, Exception):
+            # What fails in all of them the first one says, and ends this one meanwhile.
+            time.sleep(SAY_AFTER_S)
+        return
+    others = getattr(fabric.strategy.launcher, "procs", ())
+    if not isinstance(error, (Pix2liveError, KeyboardInterrupt)):  # a lost connection, perhaps
+        until_s = time.monotonic() + SAY_AFTER_S
+        while time.monotonic() < until_s and not any(process.poll() for process in others):
+            time.sleep(0.05)
+    codes = [code for process in others if (code := process.poll())]
+    for process in others:
+        process.kill()  # they would wait for this one
+    if any(code > 0 for code in codes):
+        sys.exit(1)  # that one said why
+    if codes:
+        raise EngineError(
+            f"signal {-codes[0]} ended one of the {fabric.world_size} processes of this training;"
+            " --resume goes on"
+        ) from error
 
 
 def _trained(recipe: Recipe, machine: str, screen: Screen) -> list[Path]:

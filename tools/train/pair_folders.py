@@ -1,4 +1,4 @@
-"""Pairs out of folders: two folders with the same names, or A|B pictures; random crops of pairs.
+"""Pairs out of folders: of the same names, A|B pictures, or a teacher's; random crops of pairs.
 
 Everything is uint8 (H, W, 3), BGR, until `PairCrops` makes RGB tensors of it.
 """
@@ -9,15 +9,15 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Final
 
-import cv2
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from engines.errors import SettingsError, SourceError
 from tools.train.checked_pictures import read_checked, reduced
-from tools.train.crops import as_tensor
+from tools.train.crops import as_tensor, random_square
 from tools.train.library import (
     MEMORY_BYTES,
     SHORT_SIDE_PX,
@@ -27,21 +27,13 @@ from tools.train.library import (
     named_pictures,
     shown_name,
 )
-from tools.train.pairs import Pair, Picture
+from tools.train.pairs import Pair, Picture, Teacher, lessons
 from tools.train.recipe import Report
 
+ALIGN_PX: Final = 4
+"""Squares begin at multiples of this: texture that is anchored to a network's cells stays so."""
 Damage = Callable[[Picture, np.random.Generator], Picture]
 """What happens to the input of a pair only: a picture in, one of the same size out."""
-
-
-class WeighedPair(Pair):
-    """A pair that knows how much memory it takes."""
-
-    __slots__ = ()
-
-    @property
-    def nbytes(self) -> int:
-        return self.photo.nbytes + self.target.nbytes
 
 
 def read_pairs(
@@ -50,13 +42,12 @@ def read_pairs(
     *,
     smallest_px: int,
     report: Report,
-    short_side_px: int = SHORT_SIDE_PX,
     memory_bytes: int = MEMORY_BYTES,
-) -> Shelf[WeighedPair]:
+) -> Shelf[Pair]:
     """Return the pictures of two folders that have the same name, whatever their suffix.
 
-    Both of a pair are reduced together, to a short side of ``short_side_px`` (or ``smallest_px``,
-    where that is more). What cannot be read, is smaller than ``smallest_px``, has no partner or
+    Both of a pair are reduced together, to a short side of 400 pixels (or ``smallest_px``, where
+    that is more). What cannot be read, is smaller than ``smallest_px``, has no partner or
     one of another size is skipped and named.
 
     Raises:
@@ -78,27 +69,21 @@ def read_pairs(
         for found, others, missing in ((photos, targets, "target"), (targets, photos, "input"))
         for stem in sorted(found.keys() - others.keys())
     ]
-    side_px = max(short_side_px, smallest_px)
+    side_px = max(SHORT_SIDE_PX, smallest_px)
     readers = {
         name: partial(_read_two, path, targets[stem][1], smallest_px, side_px)
         for stem, (name, path) in photos.items()
         if stem in targets
     }
-    shelf: Shelf[WeighedPair] = Shelf("pairs", alone, memory_bytes)
+    shelf: Shelf[Pair] = Shelf("pairs", alone, memory_bytes)
     shelf.fill(readers, input_folder, report)
     return shelf
 
 
 def read_side_by_side(
-    folder: Path,
-    *,
-    smallest_px: int,
-    report: Report,
-    b_to_a: bool = False,
-    short_side_px: int = SHORT_SIDE_PX,
-    memory_bytes: int = MEMORY_BYTES,
-) -> Shelf[WeighedPair]:
-    """Return A|B pictures as pairs: the left half is the input, or with ``b_to_a`` the right one.
+    folder: Path, *, smallest_px: int, report: Report, memory_bytes: int = MEMORY_BYTES
+) -> Shelf[Pair]:
+    """Return A|B pictures as pairs: the left half is the input.
 
     As in the data sets of Isola et al., "Image-to-Image Translation with Conditional Adversarial
     Networks" (2017). Otherwise as `read_pairs`; a picture of odd width does not fit.
@@ -107,13 +92,40 @@ def read_side_by_side(
         SourceError: the folder cannot be read, has no pictures, or none that can be read.
         SettingsError: many pictures have an odd width, or all are smaller than ``smallest_px``.
     """
-    side_px = max(short_side_px, smallest_px)
+    side_px = max(SHORT_SIDE_PX, smallest_px)
     readers = {
-        name: partial(_read_halves, path, smallest_px, side_px, b_to_a)
+        name: partial(_read_halves, path, smallest_px, side_px)
         for name, path in named_pictures(folder).items()
     }
-    shelf: Shelf[WeighedPair] = Shelf("pairs", memory_bytes=memory_bytes)
+    shelf: Shelf[Pair] = Shelf("pairs", memory_bytes=memory_bytes)
     shelf.fill(readers, folder, report)
+    return shelf
+
+
+def read_taught(
+    folder: Path,
+    teacher: Teacher,
+    cache: Path,
+    *,
+    variants: int,
+    smallest_px: int,
+    seed: int,
+    report: Report,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Shelf[Pair]:
+    """Return photographs with what a teacher makes of them, see `tools.train.pairs.lessons`.
+
+    The teacher is called from several threads. Above the budget pairs are read from ``cache``.
+    Photographs that cannot be read are skipped and named.
+
+    Raises:
+        SettingsError: the teacher fails, or does not return a picture of the same size.
+        SourceError: the folder cannot be read, has no pictures, or none that can be read.
+        SinkError: ``cache`` cannot be written.
+    """
+    shelf: Shelf[Pair] = Shelf("pairs", memory_bytes=memory_bytes)
+    made = lessons(folder, teacher, cache, variants=variants, smallest_px=smallest_px, seed=seed)
+    shelf.fill(made, folder, lambda _, done: report("teacher", done))
     return shelf
 
 
@@ -131,13 +143,13 @@ def _by_stem(folder: Path) -> dict[str, tuple[str, Path]]:
     return found
 
 
-def _read_two(photo: Path, target: Path, smallest_px: int, side_px: int) -> WeighedPair:
+def _read_two(photo: Path, target: Path, smallest_px: int, side_px: int) -> Pair:
     pictures = _read_one(photo, "input"), _read_one(target, "target")
     sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]
     if sizes[0] != sizes[1]:
         raise MismatchError(f"input {sizes[0]}, target {sizes[1]}")
     check_size(pictures[0], smallest_px)
-    return WeighedPair(reduced(pictures[0], side_px), reduced(pictures[1], side_px))
+    return Pair(reduced(pictures[0], side_px), reduced(pictures[1], side_px))
 
 
 def _read_one(path: Path, what: str) -> Picture:
@@ -147,15 +159,14 @@ def _read_one(path: Path, what: str) -> Picture:
         raise SourceError(f"{what} {error}") from error
 
 
-def _read_halves(path: Path, smallest_px: int, side_px: int, b_to_a: bool) -> WeighedPair:
+def _read_halves(path: Path, smallest_px: int, side_px: int) -> Pair:
     both = read_checked(path)
     width = both.shape[1]
     if width % 2:
         raise MismatchError(f"odd width of {width}, no two halves")
     halves = both[:, : width // 2], both[:, width // 2 :]
     check_size(halves[0], smallest_px)
-    photo, target = (np.ascontiguousarray(reduced(half, side_px)) for half in halves)
-    return WeighedPair(target, photo) if b_to_a else WeighedPair(photo, target)
+    return Pair(*(np.ascontiguousarray(reduced(half, side_px)) for half in halves))
 
 
 class PairCrops(Dataset[Tensor]):
@@ -165,12 +176,9 @@ class PairCrops(Dataset[Tensor]):
 
     Args:
         pairs: what to cut from; sides of at least ``side_px``.
-        side_px: S, a multiple of ``align_px``.
+        side_px: S, a multiple of 4.
         seed: of everything random here.
-        align_px: squares begin at multiples of this, so that texture which is anchored to the
-            cells of a network stays anchored.
         mirror: whether half of the squares are mirrored.
-        zoom: smallest and largest magnification; (1, 1) keeps every pixel as it is.
         damage: done to the input last, after the mirroring; the target stays clean.
 
     Raises:
@@ -183,22 +191,17 @@ class PairCrops(Dataset[Tensor]):
         side_px: int,
         seed: int,
         *,
-        align_px: int = 4,
         mirror: bool = True,
-        zoom: tuple[float, float] = (1.0, 1.0),
         damage: Damage | None = None,
     ) -> None:
         if not len(pairs):
             raise SettingsError("there are no pairs to take crops from")
-        if side_px < 1 or align_px < 1 or side_px % align_px:
+        if side_px < 1 or side_px % ALIGN_PX:
             raise SettingsError(
-                f"the side of a crop must be a multiple of {align_px}, found {side_px}"
+                f"the side of a crop must be a multiple of {ALIGN_PX}, found {side_px}"
             )
-        if not 0 < zoom[0] <= zoom[1]:
-            raise SettingsError(f"the zoom must be (smallest, largest), above 0, found {zoom}")
         self._pairs, self._side_px, self._seed = pairs, side_px, seed
-        self._align_px, self._mirror, self._zoom = align_px, mirror, zoom
-        self._damage = damage
+        self._mirror, self._damage = mirror, damage
 
     def __len__(self) -> int:
         return 2**31  # endless: the sampler says when it is enough
@@ -214,56 +217,15 @@ class PairCrops(Dataset[Tensor]):
         if min(height, width) < self._side_px:
             raise SettingsError(
                 f"a pair of {width}x{height} is smaller than the crop of {self._side_px};"
-                f" use --crop {min(height, width) // self._align_px * self._align_px} or less"
+                f" use --crop {min(height, width) // ALIGN_PX * ALIGN_PX} or less"
             )
-        top, left, taken_px = random_place(
-            height,
-            width,
+        photo, target = random_square(
+            [pair.photo, pair.target],
+            self._side_px,
             random,
-            side_px=self._side_px,
-            align_px=self._align_px,
-            zoom=self._zoom,
-        )
-        step = -1 if self._mirror and random.random() < 0.5 else 1
-        where = (slice(top, top + taken_px), slice(left, left + taken_px))
-        photo, target = (
-            _sized(picture[where][:, ::step], self._side_px)
-            for picture in (pair.photo, pair.target)
+            align_px=ALIGN_PX,
+            mirror=self._mirror,
         )
         if self._damage is not None:
             photo = self._damage(photo.copy(), random)  # it may write, but not into the pair
         return as_tensor(np.dstack([target, photo]))  # turns all six channels round
-
-
-def random_place(
-    height: int,
-    width: int,
-    random: np.random.Generator,
-    *,
-    side_px: int,
-    align_px: int = 1,
-    zoom: tuple[float, float] = (1.0, 1.0),
-) -> tuple[int, int, int]:
-    """Return (top, left, side) of a random square inside ``height`` x ``width`` pixels.
-
-    ``side`` is ``side_px`` divided by the zoom, and at most what there is; top and left are
-    multiples of ``align_px``.
-    """
-    taken_px = side_px
-    if zoom != (1.0, 1.0):
-        taken_px = max(1, round(side_px / float(np.exp(random.uniform(*np.log(zoom))))))
-    taken_px = min(taken_px, height, width)
-    top, left = (
-        align_px * int(random.integers(0, (whole - taken_px) // align_px + 1))
-        for whole in (height, width)
-    )
-    return top, left, taken_px
-
-
-def _sized(square: Picture, side_px: int) -> Picture:
-    taken_px = square.shape[0]
-    if taken_px == side_px:
-        return square
-    method = cv2.INTER_AREA if taken_px > side_px else cv2.INTER_LINEAR
-    sized = cv2.resize(square, (side_px, side_px), interpolation=method)
-    return sized.astype(np.uint8, copy=False)

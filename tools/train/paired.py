@@ -9,21 +9,22 @@ side-by-side pictures, or from a teacher: a slow picture function that is distil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from engines.errors import SettingsError
 from tools.train.adversarial import feature_matching, gan_loss
+from tools.train.critic import Critic
 from tools.train.crops import StepSampler, loader
-from tools.train.discriminators import MultiScale
+from tools.train.library import Shelf
 from tools.train.one_generator import OneGenerator
-from tools.train.pair_folders import PairCrops, read_pairs, read_side_by_side
-from tools.train.pairs import LARGEST_CROP_PX, Degrader, Pair, Picture, load_teacher, make_pairs
+from tools.train.pair_folders import PairCrops, read_pairs, read_side_by_side, read_taught
+from tools.train.pairs import LARGEST_CROP_PX, Degrader, Pair, Picture, load_teacher
 from tools.train.perceptual import picture_loss
 from tools.train.recipe import (
     Batch,
@@ -31,7 +32,6 @@ from tools.train.recipe import (
     Scalars,
     Settings,
     as_unit,
-    channels_last,
     set_learning_rate,
     some_of,
     translate,
@@ -39,9 +39,6 @@ from tools.train.recipe import (
     warm_cosine,
     whole_cells,
 )
-
-DISCRIMINATOR_RATE: Final = 0.2  # of the generator's learning rate
-ADAM_BETAS: Final = (0.5, 0.999)  # Radford et al., 2016: less momentum for adversaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,30 +94,24 @@ class Paired(OneGenerator):
         chosen = self.settings
         self._frames = validation_frames(chosen)
         self._build(chosen.crop_px)
-        self._build_adversary()
+        self._build_critic()
         self._teacher = load_teacher(chosen.teacher) if chosen.teacher else None
         self._pairs = self._read(report)
-        self.notes.append(getattr(self._pairs, "note", ""))
+        self.notes.append(self._pairs.note)
 
-    def _build_adversary(self) -> None:
+    def _build_critic(self) -> None:
         """Make the discriminator, where its losses count."""
         chosen = self.settings
-        self._adversary: Any = None
         if chosen.adversarial_weight or chosen.feature_weight:
-            given = 6 if chosen.condition else 3
-            adversary = MultiScale(given, scales=chosen.scales, width=chosen.discriminator_width)
-            if chosen.crop_px < adversary.smallest_px:
-                raise SettingsError(
-                    f"--crop must be {adversary.smallest_px} or more for the discriminator at"
-                    f" {chosen.scales} scales, found {chosen.crop_px}"
-                )
-            adversary = channels_last(adversary)
-            rate = chosen.learning_rate * DISCRIMINATOR_RATE
-            self._adversary, self._adversary_optimiser = self.fabric.setup(
-                adversary, torch.optim.Adam(adversary.parameters(), rate, ADAM_BETAS)
+            self._critic = Critic(
+                self.fabric,
+                6 if chosen.condition else 3,
+                width=chosen.discriminator_width,
+                crop_px=chosen.crop_px,
+                scales=chosen.scales,
             )
 
-    def _read(self, report: Report) -> Sequence[Pair]:
+    def _read(self, report: Report) -> Shelf[Pair]:
         chosen = self.settings
         if chosen.pairs is not None:
             return read_side_by_side(chosen.pairs, smallest_px=chosen.crop_px, report=report)
@@ -130,23 +121,15 @@ class Paired(OneGenerator):
             return read_pairs(
                 chosen.input, chosen.target, smallest_px=chosen.crop_px, report=report
             )
-        pairs = []
-        skipped: list[str] = []
-        made = make_pairs(
+        return read_taught(
             chosen.input,
             self._teacher or load_teacher(chosen.teacher),
             chosen.out / "cache",
             variants=chosen.variants,
             smallest_px=chosen.crop_px,
             seed=chosen.seed,
-            skipped=skipped,
+            report=report,
         )
-        for pair, count in made:
-            pairs.append(pair)
-            report("teacher", len(pairs) / count)
-        if skipped:
-            self.notes.append(f"{len(skipped)} pictures skipped: {', '.join(skipped[:5])}")
-        return pairs
 
     def batches(self, first_step: int) -> Iterator[Batch]:
         chosen, fabric = self.settings, self.fabric
@@ -169,30 +152,18 @@ class Paired(OneGenerator):
         made = self._network(given)
         losses: Scalars = {"l1": picture_loss(made, wanted)}
         loss = chosen.l1_weight * losses["l1"]
-        if self._adversary is not None:
-            set_learning_rate(self._adversary_optimiser, rate * DISCRIMINATOR_RATE)
-            losses["discriminator"] = self._judge(given, wanted, made.detach())
-            self._adversary.requires_grad_(False)  # the generator's step leaves it alone
-            fake = self._adversary(self._shown(given, made))
+        if self._critic is not None:
+            shown, true = self._shown(given, made), self._shown(given, wanted)
+            losses["discriminator"] = self._critic.learn(true, shown, rate)
+            fake = self._critic.judge(shown)
             losses["adversarial"] = gan_loss(fake, True)
             loss = loss + chosen.adversarial_weight * losses["adversarial"]
             if chosen.feature_weight:
                 with torch.no_grad():
-                    real = self._adversary(self._shown(given, wanted))
+                    real = self._critic.judge(true)
                 losses["features"] = feature_matching(fake, real)
                 loss = loss + chosen.feature_weight * losses["features"]
         return self._improve(loss, losses, step)
-
-    def _judge(self, given: Tensor, wanted: Tensor, made: Tensor) -> Tensor:
-        """One step of the discriminator."""
-        self._adversary.requires_grad_(True)
-        real = gan_loss(self._adversary(self._shown(given, wanted)), True)
-        fake = gan_loss(self._adversary(self._shown(given, made)), False)
-        loss = (real + fake) / 2
-        self._adversary_optimiser.zero_grad()
-        self.fabric.backward(loss)
-        self._adversary_optimiser.step()
-        return loss.detach()
 
     def _shown(self, given: Tensor, picture: Tensor) -> Tensor:
         return torch.cat([given, picture], 1) if self.settings.condition else picture
@@ -207,19 +178,6 @@ class Paired(OneGenerator):
             photo, target = (whole_cells(x, self._stride) for x in (pair.photo, pair.target))
             rows.append([photo, translate(self._average.network, photo), target])
         return rows
-
-    def state(self) -> dict[str, Any]:
-        found = super().state()
-        if self._adversary is not None:
-            found["adversary"] = self._adversary.module.state_dict()
-            found["adversary_optimiser"] = self._adversary_optimiser.state_dict()
-        return found
-
-    def load(self, state: dict[str, Any]) -> None:
-        super().load(state)
-        if self._adversary is not None:
-            self._adversary.module.load_state_dict(state["adversary"])
-            self._adversary_optimiser.load_state_dict(state["adversary_optimiser"])
 
     def proof_frames(self, name: str) -> list[Picture]:
         step = max(1, -(-len(self._pairs) // 12))

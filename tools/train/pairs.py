@@ -5,14 +5,14 @@ All pictures are uint8, (H, W, 3), BGR, 0 to 255.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
-import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,10 @@ class Pair:
 
     photo: Picture
     target: Picture
+
+    @property
+    def nbytes(self) -> int:
+        return self.photo.nbytes + self.target.nbytes
 
 
 def load_teacher(reference: str) -> Teacher:
@@ -110,49 +114,34 @@ def _checked(path: Path) -> Picture:
         raise SourceError(f"{path}: {error}") from error
 
 
-def make_pairs(
-    folder: Path,
-    teacher: Teacher,
-    cache: Path,
-    *,
-    variants: int,
-    smallest_px: int,
-    seed: int,
-    skipped: list[str] | None = None,
-) -> Iterator[tuple[Pair, int]]:
-    """Yield (pair, number of pairs in all). What was computed before is read from ``cache``.
+def lessons(
+    folder: Path, teacher: Teacher, cache: Path, *, variants: int, smallest_px: int, seed: int
+) -> dict[str, Callable[[], Pair]]:
+    """Return what makes each pair: the name of its photograph below ``folder`` -> function.
 
-    Photographs that cannot be read are left out; ``skipped`` takes their names with the reason.
-    The teacher is called from several threads.
+    The function raises SourceError where the photograph cannot be read, SettingsError where the
+    teacher fails or does not return a picture of the same size, SinkError where ``cache`` cannot be
+    written. What was computed before is read from ``cache``.
 
     Each photograph is used ``variants`` times: once as it is, then in other light, each time at
     another size. The teacher sees that light too: it decides what a dim room looks like.
 
     Raises:
-        SettingsError: the teacher fails, or does not return a picture of the same size.
-        SourceError: no photograph can be read.
-        SinkError: ``cache`` cannot be written.
+        SourceError: there are no photographs.
+        SinkError: ``cache`` cannot be made.
     """
     files = picture_files(folder)
     make_cache(cache)
     stamp = _stamp(teacher)
-    broken: dict[Path, str] = {}
 
-    def make(job: tuple[int, Path, int]) -> Pair | None:
-        number, file, variant = job
-        parts = (file.name, file.stat().st_size, number, seed, smallest_px, stamp)
-        key = hashlib.sha256(" ".join(map(str, parts)).encode())
-        entry = cache / f"{file.stem[:24]}-{variant}-{key.hexdigest()[:16]}.png"
+    def make(file: Path, entry: Path, variant: int, number: int) -> Pair:
         if entry.exists():
-            both = read_picture(entry)
-            half = both.shape[0] // 2
-            return Pair(np.ascontiguousarray(both[:half]), np.ascontiguousarray(both[half:]))
+            with contextlib.suppress(SourceError):  # what is damaged is made again
+                both = read_picture(entry)
+                half = both.shape[0] // 2
+                return Pair(np.ascontiguousarray(both[:half]), np.ascontiguousarray(both[half:]))
         random = np.random.default_rng((seed, number))
-        try:
-            whole = read_checked(file)
-        except SourceError as error:
-            broken[file] = f"{file.name} ({error})"
-            return None
+        whole = read_checked(file)
         photo = _resized(whole, int(random.integers(*SHORT_SIDES_PX)), smallest_px)
         if variant:
             photo = in_other_light(photo, random)
@@ -160,15 +149,16 @@ def make_pairs(
         write_picture(entry, np.vstack([pair.photo, pair.target]))
         return pair
 
-    jobs = [(len(files) * v + n, file, v) for v in range(variants) for n, file in enumerate(files)]
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
-        for pair in workers.map(make, jobs):
-            if pair is not None:
-                yield pair, len(jobs)
-    if len(broken) == len(files):
-        raise SourceError(f"none of the {len(files)} pictures below {folder} can be read")
-    if skipped is not None:
-        skipped += sorted(broken.values())
+    found: dict[str, Callable[[], Pair]] = {}
+    for number in range(variants * len(files)):
+        variant, place = divmod(number, len(files))
+        file = files[place]
+        parts = (file.name, file.stat().st_size, number, seed, smallest_px, stamp)
+        key = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+        entry = cache / f"{file.stem[:24]}-{variant}-{key[:16]}.png"
+        name = file.relative_to(folder).as_posix() + (f", variant {variant + 1}" if variant else "")
+        found[name] = partial(make, file, entry, variant, number)
+    return found
 
 
 def make_cache(folder: Path) -> None:

@@ -132,7 +132,10 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on: weights, optimisers, averages, pools."""
+        """Everything that the next step depends on: weights, optimisers, averages, pools.
+
+        Called in every process; that of the first is stored.
+        """
 
     @abc.abstractmethod
     def load(self, state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,11 +17,17 @@ CELL_PX: Final = 480
 CAPTION_PX: Final = 32
 BACKGROUND: Final = 24
 INK: Final = (235, 235, 235)
+SHEET: Final = re.compile(r"sheet-[0-9]{6,}\.png")
 
 
 def sheet_file(out: Path, step: int) -> Path:
     """Where the sheet after ``step`` steps is."""
     return out / f"sheet-{step:06d}.png"
+
+
+def sheets_of(out: Path) -> list[Path]:
+    """Return the sheets in a folder, by what `sheet_file` calls them."""
+    return [path for path in sorted(out.glob("sheet-*.png")) if SHEET.fullmatch(path.name)]
 
 
 def write_sheet(

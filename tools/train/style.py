@@ -9,6 +9,7 @@ live video from flickering.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,13 @@ from torch.nn import functional
 
 from engines.errors import SettingsError
 from realtime.sources.pictures import read_picture
+from tools.train.adversarial import gan_loss
+from tools.train.critic import Critic
 from tools.train.crops import Crops, StepSampler, as_picture, as_tensor, loader
 from tools.train.export import weights_sha256
 from tools.train.features import LAYERS, load_features
 from tools.train.library import Library
-from tools.train.motion import inside, moved, noisy, random_motion
+from tools.train.motion import unsteadiness
 from tools.train.neighbours import MATCHED_BY, Maps, Neighbours, match_distance
 from tools.train.one_generator import OneGenerator
 from tools.train.painting import PAINTER, Painter, painted_pairs
@@ -61,7 +64,7 @@ CONTENT_LAYER: Final = "relu3_1"
 RANGE_WEIGHT: Final = 10.0
 MEAN_CROPS: Final = 32
 PAINTED_PX: Final = 320
-IMITATION_SHARE: Final = 0.8  # of the steps: then the feature net has the last word
+IMITATION_SHARE: Final = 0.9  # of the steps: then the feature net has the last word
 FINE_EVERY: Final = 4  # steps; at the others the broad strokes are looked at
 TEMPORAL_EVERY: Final = 2  # steps: it takes as long as all the rest of the generator's work
 TEMPORAL_FROM: Final = 0.5  # of the steps: held steady too early, nothing is ever painted
@@ -84,6 +87,8 @@ class StyleSettings(Settings):
     content_weight: float = 0.0
     tv_weight: float = 0.2
     temporal_weight: float = 20.0
+    adversarial_weight: float = 0.1
+    discriminator_width: int = 32
 
     def check(self) -> None:
         super(StyleSettings, self).check()
@@ -93,7 +98,15 @@ class StyleSettings(Settings):
             )
         if self.style_px < 64:
             raise SettingsError(f"--style-size must be 64 or more, found {self.style_px}")
-        weights = (self.style_weight, self.content_weight, self.tv_weight, self.temporal_weight)
+        if self.discriminator_width < 1:
+            raise SettingsError("--discriminator-width must be 1 or more")
+        weights = (
+            self.style_weight,
+            self.content_weight,
+            self.tv_weight,
+            self.temporal_weight,
+            self.adversarial_weight,
+        )
         if min(weights) < 0 or not self.style_weight:
             raise SettingsError(
                 f"the weights must be 0 or more, and that of the style more than 0, found {weights}"
@@ -109,7 +122,12 @@ class Style(OneGenerator):
     def prepare(self, report: Report) -> None:
         chosen, device = self.settings, self.fabric.device
         self._frames = validation_frames(chosen)
-        self._build(chosen.crop_px // (2 if chosen.imitate else 1))
+        smallest_px = chosen.crop_px // (2 if chosen.imitate else 1)
+        self._build(smallest_px)
+        if chosen.adversarial_weight:
+            self._critic = Critic(
+                self.fabric, 3, width=chosen.discriminator_width, crop_px=smallest_px
+            )
         painting = read_picture(chosen.style)
         self._painting = painting
         self._library = Library.read(chosen.content, smallest_px=chosen.crop_px, report=report)
@@ -149,9 +167,10 @@ class Style(OneGenerator):
             place = (from_step, fabric.global_rank, fabric.world_size)
             return loader(crops, StepSampler(chosen.batch, *place), chosen.workers)
 
+        strokes = self._strokes(first_step)
         if not self._pairs:
             for found in pictures(first_step):
-                yield {"pictures": found}
+                yield {"pictures": found, **next(strokes)}
             return
         pairs = PairCrops(
             self._pairs, chosen.crop_px // 2, chosen.seed, damage=Degrader(chosen.seed)
@@ -160,11 +179,23 @@ class Style(OneGenerator):
         painted = loader(pairs, StepSampler(4 * chosen.batch, *place), chosen.workers)
         looked_at: Iterator[Tensor] | None = None
         for step, both in enumerate(painted, first_step):
-            batch = {"given": both[:, :3], "wanted": both[:, 3:]}
+            batch = {"given": both[:, :3], "wanted": both[:, 3:], **next(strokes)}
             if self._looks(step):
                 looked_at = looked_at or pictures(step)
                 batch["pictures"] = next(looked_at)
             yield batch
+
+    def _strokes(self, first_step: int) -> Iterator[Batch]:
+        """Crops of the painting itself, as the critic knows them."""
+        chosen, fabric = self.settings, self.fabric
+        if not chosen.adversarial_weight:
+            yield from itertools.repeat({})
+        painting = [_sized(self._painting, chosen.style_px)]
+        count, side_px = (4, 2) if self._pairs else (1, 1)
+        crops = Crops(painting, chosen.crop_px // side_px, chosen.seed + 1)
+        place = (first_step, fabric.global_rank, fabric.world_size)
+        for found in loader(crops, StepSampler(count * chosen.batch, *place), chosen.workers):
+            yield {"strokes": found}
 
     def _looks(self, step: int) -> bool:
         """Whether the feature net has a word in this step."""
@@ -182,6 +213,7 @@ class Style(OneGenerator):
             "tv": chosen.tv_weight,
             "temporal": chosen.temporal_weight * _ramp(step / chosen.steps),
             "range": RANGE_WEIGHT,
+            "adversarial": chosen.adversarial_weight,
         }
         losses: Scalars = {}
         pictures = painted = None
@@ -189,6 +221,7 @@ class Style(OneGenerator):
             pictures, wanted = (as_unit(batch[name].to(device)) for name in ("given", "wanted"))
             painted = self._network(pictures)
             losses["imitation"] = picture_loss(painted, wanted)
+            judged = painted
         if self._looks(step):
             pictures = as_unit(batch["pictures"].to(device))
             painted = self._network(pictures)
@@ -196,8 +229,16 @@ class Style(OneGenerator):
         assert pictures is not None
         assert painted is not None
         if weights["temporal"] and step % TEMPORAL_EVERY == 0:
-            losses["temporal"] = self._unsteady(pictures, painted, step)
+            random = torch.Generator().manual_seed(self.seed(step, 2))
+            losses["temporal"] = unsteadiness(self._network, pictures, painted, random)
+        if self._critic:
+            judged = judged if self._pairs else painted
+            strokes = as_unit(batch["strokes"].to(device))
+            discriminator = self._critic.learn(strokes, judged, rate)
+            losses["adversarial"] = gan_loss(self._critic.judge(judged), True)
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        if self._critic:
+            losses["discriminator"] = discriminator
         return self._improve(loss, losses, step)
 
     def _look(self, pictures: Tensor, painted: Tensor, step: int) -> Scalars:
@@ -227,14 +268,6 @@ class Style(OneGenerator):
         top, left = random.integers(0, side_px // 4 + 1, 2) * 4
         part = (..., slice(top, top + side_px), slice(left, left + side_px))
         return painted[part], pictures[part], 0
-
-    def _unsteady(self, pictures: Tensor, painted: Tensor, step: int) -> Tensor:
-        """How far the painting of a moved, noisy picture is from the moved painting."""
-        random = torch.Generator().manual_seed(self.seed(step, 2))
-        grid = random_motion(pictures, random)
-        again = self._network(noisy(moved(pictures, grid), random))
-        wrong: Tensor = (again - moved(painted, grid)).square() * inside(grid)
-        return wrong.mean()
 
     def _maps(self, pictures: Tensor) -> dict[str, Tensor]:
         with self.fabric.autocast():
@@ -276,7 +309,8 @@ class Style(OneGenerator):
             f" crops of {chosen.crop_px} pixels, seed {chosen.seed}; style {chosen.style.name} at"
             f" {chosen.style_px} pixels, weights: match {chosen.match_weight:g}, style"
             f" {chosen.style_weight:g}, content {chosen.content_weight:g}, total variation"
-            f" {chosen.tv_weight:g}, temporal {chosen.temporal_weight:g}"
+            f" {chosen.tv_weight:g}, temporal {chosen.temporal_weight:g}, adversarial"
+            f" {chosen.adversarial_weight:g}"
         )
 
 
@@ -291,8 +325,12 @@ def _ramp(done: float) -> float:
 
 
 def _as_batch(picture: Picture, short_side_px: int) -> Tensor:
+    return as_unit(as_tensor(_sized(picture, short_side_px))[None])
+
+
+def _sized(picture: Picture, short_side_px: int) -> Picture:
     scale = short_side_px / min(picture.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     width, height = (max(1, round(side * scale / 4)) * 4 for side in picture.shape[1::-1])
     sized = cv2.resize(picture, (width, height), interpolation=method)
-    return as_unit(as_tensor(sized.astype(np.uint8, copy=False))[None])
+    return sized.astype(np.uint8, copy=False)

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from engines.errors import SettingsError
-from tools.train.adversarial import gan_loss
+from tools.train.adversarial import ADAM_BETAS, gan_loss
 from tools.train.crops import Crops, StepSampler, loader
 from tools.train.discriminators import PatchGAN
 from tools.train.generators import build_generator, check_crop
 from tools.train.library import Library
-from tools.train.motion import inside, moved, noisy, random_motion
+from tools.train.motion import unsteadiness
 from tools.train.pairs import Picture
 from tools.train.recipe import (
     Average,
@@ -41,7 +41,6 @@ from tools.train.recipe import (
     whole_cells,
 )
 
-ADAM_BETAS: Final = (0.5, 0.999)
 CONSTANT_SHARE: Final = 0.5  # of the steps; then the learning rate falls in a line
 LOWEST_RATE: Final = 0.01
 DIRECTIONS: Final = ("a_to_b", "b_to_a")
@@ -104,9 +103,11 @@ class Unpaired(Recipe):
         self._stride = int(getattr(networks["a_to_b"], "stride", 1))
         networks = channels_last(networks)
         self._averages = {name: Average(networks[name]).to(device) for name in DIRECTIONS}
-        if chosen.crop_px < PatchGAN(3, 1).smallest_px:
+        # An instance: what its weights draw is a part of what a seed gives.
+        smallest_px = PatchGAN(3, 1).smallest_px
+        if chosen.crop_px < smallest_px:
             raise SettingsError(
-                f"--crop must be {PatchGAN(3, 1).smallest_px} or more for the discriminators,"
+                f"--crop must be {smallest_px} or more for the discriminators,"
                 f" found {chosen.crop_px}"
             )
         judges = nn.ModuleDict({name: PatchGAN(3, chosen.discriminator_width) for name in "ab"})
@@ -187,13 +188,12 @@ class Unpaired(Recipe):
         return loss.detach()
 
     def _unsteady(self, real: Batch, fake: Batch, step: int) -> Tensor:
-        """How far the translation of a moved, noisy picture is from the moved translation."""
+        """Of both directions together."""
         random = torch.Generator().manual_seed(self.seed(step, 2))
-        wrong = []
-        for given, made, name in (("a", "b", "a_to_b"), ("b", "a", "b_to_a")):
-            grid = random_motion(real[given], random)
-            again = self._networks[name](noisy(moved(real[given], grid), random))
-            wrong.append(((again - moved(fake[made], grid)).square() * inside(grid)).mean())
+        wrong = [
+            unsteadiness(self._networks[name], real[given], fake[made], random)
+            for given, made, name in (("a", "b", "a_to_b"), ("b", "a", "b_to_a"))
+        ]
         return torch.stack(wrong).sum()
 
     def samples(self) -> list[list[Picture]]:
@@ -217,8 +217,24 @@ class Unpaired(Recipe):
             "averages": {name: x.state_dict() for name, x in self._averages.items()},
             "optimiser": self._optimiser.state_dict(),
             "judge_optimiser": self._judge_optimiser.state_dict(),
-            "pools": {name: pool.pictures for name, pool in self._pools.items()},
+            **self._remembered(),
         }
+
+    def _remembered(self) -> dict[str, Any]:
+        """Return the pools of this device, and those of the others, which are gathered.
+
+        All have as many pictures: each device gets as many crops a step.
+        """
+        pools = {name: pool.pictures for name, pool in self._pools.items()}
+        if self.fabric.world_size == 1 or not pools["a"]:
+            return {"pools": pools}
+        # (devices, pictures, 3, S, S)
+        found: Any = self.fabric.all_gather({name: torch.stack(pools[name]) for name in "ab"})
+        every = [
+            {name: list(found[name][rank].cpu()) for name in "ab"}
+            for rank in range(self.fabric.world_size)
+        ]
+        return {"pools": every[0], "pools_of_others": every[1:]}
 
     def load(self, state: dict[str, Any]) -> None:
         for name, network in self._networks.items():
@@ -229,8 +245,11 @@ class Unpaired(Recipe):
             average.load_state_dict(state["averages"][name])
         self._optimiser.load_state_dict(state["optimiser"])
         self._judge_optimiser.load_state_dict(state["judge_optimiser"])
+        every = [state["pools"], *state.get("pools_of_others", [])]
+        # Of a run with fewer devices, the new ones take over what the others remember.
+        mine = every[self.fabric.global_rank % len(every)]
         for name, pool in self._pools.items():
-            pool.pictures = [p.to(self.fabric.device) for p in state["pools"][name]]
+            pool.pictures = [picture.to(self.fabric.device) for picture in mine[name]]
 
     def finished(self) -> dict[str, nn.Module]:
         chosen = self.settings
