@@ -18,9 +18,11 @@ from realtime import Pipeline
 from realtime.sources.pictures import list_pictures, read_picture, write_picture
 
 ROOT = Path(__file__).parent.parent
+ASSETS = ROOT.parent / "shared" / "assets"
+YUNET = ASSETS / "segmentation" / "yunet_s_dynamic.onnx"
 LONGEST = 40
 """An example that does not fit on a screen is a program."""
-SHOULD_BE_SHORT = ("edge_pairs", "face_box")
+SHOULD_BE_SHORT = ("edge_pairs", "face_box", "face_cartoon")
 
 
 def example(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -119,3 +121,21 @@ def test_pairs_of_edges_train(tmp_path: Path) -> None:
     assert not pairs.skipped
     assert pairs[0].photo.shape == pairs[0].target.shape == (360, 480, 3)
     assert set(np.unique(pairs[0].photo)) == {0, 255}, "the edges are the input"
+
+
+@pytest.mark.skipif(not YUNET.is_file(), reason="shared/assets/segmentation has no face detector")
+def test_a_cartoon_on_faces_only(tmp_path: Path) -> None:
+    clip = ASSETS / "video" / "webcam" / "again.mkv"
+    Pipeline(clip, IdentityEngine(None), [f"{tmp_path}/clip/"], mode="every", frames=12).run()
+    done = example("face_cartoon", "clip", YUNET, "out/", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pairs = zip(list_pictures(tmp_path / "clip"), list_pictures(tmp_path / "out"), strict=True)
+    for before, after in pairs:
+        changed = np.abs(read_picture(before).astype(int) - read_picture(after)).max(axis=2) > 8
+        rows, columns = np.nonzero(changed)
+        # The face of the one person there is in the upper middle; nothing else is touched.
+        assert changed[80:160, 280:360].mean() > 0.3
+        assert rows.min() > 20
+        assert rows.max() < 230
+        assert columns.min() > 220
+        assert columns.max() < 420
