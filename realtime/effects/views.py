@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -10,7 +10,13 @@ import numpy as np
 from engines import Pixels, SettingsError, Size
 from realtime.frame import Frame
 
-VIEWS = ("filtered", "split", "side-by-side", "original")
+VIEWS = ("filtered", "split", "side-by-side", "original", "picture-in-picture", "difference")
+KEYS = {"f": "original", "s": "split", "i": "picture-in-picture", "d": "difference"}
+"""What a window's keys change to and back from."""
+INSET_SHARE = 0.3
+"""Of the width and height, for the captured picture within the translated one."""
+AMPLIFIED = 2
+"""How many times brighter a difference is shown than it is."""
 LINE_COLOUR = (255, 255, 255)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -34,20 +40,30 @@ def view_size(view: str, size: Size) -> Size:
 class Presenter:
     """Draws one sink's view into a picture of its own; frames are never changed.
 
-    Thread: one thread renders; another may assign ``view`` and ``overlay`` at any time.
+    Thread: one thread renders; another may assign ``view``, ``overlay`` and ``split_at`` at any
+    time.
     """
 
     def __init__(
         self, view: str = "filtered", *, overlay: bool = False, split_at: float = 0.5
     ) -> None:
-        if not 0 <= split_at <= 1:
-            raise SettingsError(f"split_at is a part of the width, 0 to 1, found {split_at}")
         self.view = self._at_first = check_view(view)
         self.split_at = split_at
         self.overlay = overlay
         self._canvas: Pixels | None = None
         if overlay:  # the first text loads the font, 50 ms, which no frame should wait for
             draw_label(np.zeros((32, 32, 3), np.uint8), "0")
+
+    @property
+    def split_at(self) -> float:
+        """Where the line of the split view is, as a part of the width: 0 to 1."""
+        return self._split_at
+
+    @split_at.setter
+    def split_at(self, part: float) -> None:
+        if not 0 <= part <= 1:
+            raise SettingsError(f"split_at is a part of the width, 0 to 1, found {part}")
+        self._split_at = part
 
     @property
     def needs_source(self) -> bool:
@@ -57,7 +73,9 @@ class Presenter:
     def render(self, frame: Frame, text: str = "") -> Pixels:
         """Return what to show: ``frame.pixels`` itself, or a picture valid until the next call.
 
-        The split view has the captured picture on the left, the translated one on the right.
+        The split view has the captured picture on the left, the translated one on the right; the
+        picture in picture is the captured one; the difference is `AMPLIFIED` times that of the
+        two, black where the filter changed nothing.
         """
         view = self.view
         source = frame.source
@@ -69,6 +87,14 @@ class Presenter:
             shown = self._canvas_like((frame.pixels.shape[0], frame.pixels.shape[1] * 2))
             width = source.shape[1]
             shown[:, :width], shown[:, width:] = source, frame.pixels
+        elif view == "picture-in-picture":
+            shown = self._canvas_like(frame.pixels.shape[:2])
+            np.copyto(shown, frame.pixels)
+            draw_inset(shown, source)
+        elif view == "difference":
+            shown = self._canvas_like(frame.pixels.shape[:2])
+            cv2.absdiff(source, frame.pixels, dst=shown)
+            cv2.convertScaleAbs(shown, dst=shown, alpha=AMPLIFIED)
         else:
             shown = self._canvas_like(frame.pixels.shape[:2])
             line = int(shown.shape[1] * self.split_at)
@@ -90,10 +116,38 @@ class Presenter:
         self.view = back if self.view == view else view
         return f"view: {self.view}"
 
+    def drag(self, part: float) -> None:
+        """Put the line of the split view to ``part`` of the width, as near as it can be.
+
+        Other views have no line: nothing happens.
+        """
+        if self.view == "split":
+            self.split_at = min(max(part, 0.0), 1.0)
+
+    def actions(self) -> dict[str, Callable[[], str]]:
+        """Return the keys of the views, for `Sink.actions`."""
+
+        def toggler(view: str) -> Callable[[], str]:
+            return lambda: self.toggle(view)
+
+        return {key: toggler(view) for key, view in KEYS.items()}
+
     def _canvas_like(self, shape: tuple[int, ...]) -> Pixels:
         if self._canvas is None or self._canvas.shape[:2] != tuple(shape):
             self._canvas = np.empty((*shape, 3), np.uint8)
         return self._canvas
+
+
+def draw_inset(pixels: Pixels, picture: Pixels) -> None:
+    """Draw ``picture`` small, with a white rim, at the bottom right of ``pixels``, in place."""
+    height, width = pixels.shape[:2]
+    wide, tall = max(1, round(width * INSET_SHARE)), max(1, round(height * INSET_SHARE))
+    gap = min(width, height) // 32
+    rim = max(0, min(gap - 1, max(1, height // 240)))
+    right, bottom = width - gap, height - gap
+    left, top = right - wide, bottom - tall
+    pixels[top - rim : bottom + rim, left - rim : right + rim] = LINE_COLOUR
+    pixels[top:bottom, left:right] = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA)
 
 
 def draw_label(pixels: Pixels, text: str) -> None:

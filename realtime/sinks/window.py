@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -21,11 +22,16 @@ KEYS = {
     "q": "quit",
     "f": "filter on or off",
     "s": "split view",
+    "i": "picture in picture",
+    "d": "difference",
     "n": "next filter",
     "p": "screenshot",
     "r": "record",
     "h": "these keys",
 }
+MOUSE = {"mouse": "drag the split line"}
+OWN_KEYS = "qph"
+"""The others do what `Sink.actions` says, and nothing where it does not say."""
 SAID_FRAMES = 90
 """How long a message stays on the picture."""
 _ESCAPES = (27, 0xFF1B)
@@ -86,6 +92,10 @@ def _why_no_display() -> str | None:
 class WindowSink(Sink):
     """Shows the newest frame. Keys act through ``actions``; q, p and h are the window's own."""
 
+    on_drag: Callable[[float], None] | None = None
+    """Called, in the main thread, while the left mouse button is down on the picture: where it
+    is, as a part of the picture's width (`Presenter.drag`). It may be outside of 0 to 1."""
+
     name = "window"
     freshest = True
     main_thread = True
@@ -114,6 +124,7 @@ class WindowSink(Sink):
         try:
             cv2.namedWindow(self.title, flags)
             cv2.resizeWindow(self.title, *info.size)
+            cv2.setMouseCallback(self.title, self._mouse)
         except cv2.error as error:
             raise SinkError(f"cannot open a window: {error.err or error}") from error
         self._open, self._gone = True, False
@@ -163,6 +174,17 @@ class WindowSink(Sink):
             self._say(self.actions[letter]())
         return True
 
+    def _mouse(self, event: int, x: int, y: int, flags: int, _: object) -> None:
+        down = event == cv2.EVENT_LBUTTONDOWN
+        moved = event == cv2.EVENT_MOUSEMOVE and bool(flags & cv2.EVENT_FLAG_LBUTTON)
+        if (down or moved) and self.on_drag is not None and self._shown is not None:
+            self.on_drag((x + 0.5) / self._shown.shape[1])
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Return the help: what does something here."""
+        keys = [row for row in KEYS.items() if row[0] in OWN_KEYS or row[0] in self.actions]
+        return keys + (list(MOUSE.items()) if self.on_drag is not None else [])
+
     def _closed_by_person(self) -> bool:
         try:
             return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
@@ -191,7 +213,7 @@ class WindowSink(Sink):
             return picture
         shown = picture.copy()
         if self.help:
-            draw_panel(shown, list(KEYS.items()))
+            draw_panel(shown, self._rows())
         else:
             self._said_frames -= 1
             draw_panel(shown, [(self._said,)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from clips import patient
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from engines import Pixels, SettingsError
 from realtime import Frame
 from realtime.effects.views import (
+    AMPLIFIED,
+    KEYS,
     LINE_COLOUR,
     VIEWS,
     Presenter,
@@ -102,6 +106,99 @@ def test_the_box_does_not_twitch_with_the_digits() -> None:
         draw_label(picture, f"comic   29.{age_ms % 10} fps  age {age_ms:3.0f} ms")
         widths.add(int((picture != 200).any(axis=(0, 2)).sum()))
     assert len(widths) <= 2
+
+
+def test_the_difference_is_black_where_nothing_was_changed() -> None:
+    source = pair(64, 48)[0]
+    pixels = source.copy()
+    pixels[10, 20] += 7
+    pixels[30, 40] += 150  # more than can be shown
+    shown = Presenter("difference").render(Frame(pixels, source)).copy()
+    assert tuple(shown[10, 20]) == (7 * AMPLIFIED,) * 3
+    assert tuple(shown[30, 40]) == (255,) * 3
+    shown[10, 20] = shown[30, 40] = 0
+    assert not shown.any()
+    swapped = Presenter("difference").render(Frame(source, pixels))
+    assert tuple(swapped[10, 20]) == (7 * AMPLIFIED,) * 3, "either may be the brighter one"
+
+
+@pytest.mark.parametrize("size", [(640, 360), (360, 640), (97, 41)])
+def test_the_picture_in_picture_is_all_of_the_captured_one(size: tuple[int, int]) -> None:
+    source, pixels = (np.full((size[1], size[0], 3), value, np.uint8) for value in (90, 10))
+    source[: size[1] // 2] = 200
+    shown = Presenter("picture-in-picture").render(Frame(pixels, source))
+    captured = (shown == 90).all(axis=2) | (shown == 200).all(axis=2)
+    rows, columns = captured.any(axis=1), captured.any(axis=0)
+    assert 0.24 < rows.mean() < 0.36
+    assert 0.24 < columns.mean() < 0.36
+    assert 0.4 < (shown == 200).all(axis=2).sum() / captured.sum() < 0.6, "scaled, not cut"
+    first = np.flatnonzero(rows)[0], np.flatnonzero(columns)[0]
+    assert (shown[: first[0] - 4] == 10).all()
+    assert (shown[:, : first[1] - 4] == 10).all()
+    assert (shown[-1] == 10).all()
+
+
+@patient
+@given(part=st.floats(-2, 3), width=st.integers(4, 200))
+def test_the_split_line_is_where_it_was_dragged_to(part: float, width: int) -> None:
+    source, pixels = pair(width, 8)
+    presenter = Presenter("split")
+    presenter.drag(part)
+    assert presenter.split_at == min(max(part, 0), 1)
+    shown = presenter.render(Frame(pixels, source))
+    line = int(width * presenter.split_at)
+    captured = (shown == source).all(axis=(0, 2))
+    assert captured[: max(0, line - 1)].all()
+    assert not captured[line + 1 :].any()
+
+
+def test_there_is_nothing_to_drag_in_other_views() -> None:
+    for view in VIEWS:
+        presenter = Presenter(view, split_at=0.25)
+        presenter.drag(0.75)
+        assert presenter.split_at == (0.75 if view == "split" else 0.25)
+
+
+def test_the_line_may_be_moved_from_another_thread_while_it_renders() -> None:
+    source, pixels = pair(64, 64)
+    presenter = Presenter("split")
+    done = threading.Event()
+
+    def move() -> None:
+        for number in range(3000):
+            presenter.split_at = number % 65 / 64
+        done.set()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    while not done.is_set():
+        shown = presenter.render(Frame(pixels, source))
+        captured = (shown[..., 0] < 100).all(axis=0)
+        line = int((~captured).argmax()) if not captured.all() else 64
+        assert not captured[line:].any(), "one line"
+    mover.join()
+
+
+@pytest.mark.parametrize("part", [-0.01, 1.01, float("nan")])
+def test_a_line_outside_of_the_picture(part: float) -> None:
+    with pytest.raises(SettingsError, match="split_at is a part of the width, 0 to 1, found"):
+        Presenter("split", split_at=part)
+    presenter = Presenter("split")
+    with pytest.raises(SettingsError, match="split_at is a part of the width"):
+        presenter.split_at = part
+    assert presenter.split_at == 0.5
+
+
+def test_each_key_changes_to_its_view_and_back() -> None:
+    presenter = Presenter()
+    actions = presenter.actions()
+    assert set(actions) == set(KEYS) == {"f", "s", "i", "d"}
+    for key, view in KEYS.items():
+        assert actions[key]() == f"view: {view}"
+        assert presenter.view == view
+        assert actions[key]() == "view: filtered"
+    actions["s"]()
+    assert actions["d"]() == "view: difference", "from one to another"
 
 
 def test_rows_and_columns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ import numpy as np
 from engines import Pix2liveError
 from engines.backends.identity import IdentityEngine
 from realtime import Pipeline
+from realtime.outlets import Outlets
 from realtime.sinks.window import WindowSink
 from realtime.sources.synthetic import SyntheticSource
 import av  # as a video source does; before OpenCV it would be fatal
@@ -35,6 +37,15 @@ class Negative(IdentityEngine):
     name = "negative"
     def _submit(self, frame_in, frame_out):
         np.subtract(255, frame_in, out=frame_out)
+
+# What the pipeline is to do with every sink that has keys or a mouse.
+plain_open = Outlets.open
+def with_mouse(*words):
+    outlet = plain_open(*words)
+    outlet.sink.actions |= outlet.presenter.actions()
+    outlet.sink.on_drag = outlet.presenter.drag
+    return outlet
+Outlets.open = with_mouse
 
 width, height, fps, *frames = (int(word) for word in sys.argv[1:])
 window = WindowSink()
@@ -161,6 +172,75 @@ def test_title_size_picture_and_keys(screen: Screen, tmp_path: Path, size: tuple
         report = finish(process)
     assert report["printed"] == ["next filter"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(640, 360), (1280, 720)])
+def test_the_views_of_the_keys(screen: Screen, tmp_path: Path, size: tuple[int, int]) -> None:
+    plain = bars(pattern(size))
+    negative = [[255 - value for value in colour] for colour in plain]
+    with program(screen, tmp_path, size) as process:
+        window = screen.find(TITLE)
+        shows(screen, window, negative, RIGHT)
+        screen.press("d")
+        apart = [[min(255, 2 * abs(2 * value - 255)) for value in colour] for colour in plain]
+        shows(screen, window, apart, RIGHT)
+        save(screen.look(window), f"window_difference_{size[0]}.png")
+        screen.press("i")
+        shows(screen, window, negative, RIGHT)
+        inset = screen.look(window)[size[1] * 7 // 10 : -size[1] // 20, size[0] * 7 // 10 :]
+        shown = {tuple(colour) for colour in inset[inset.shape[0] // 4].tolist()}
+        assert tuple(plain[2]) in shown, "as captured"
+        save(screen.look(window), f"window_inset_{size[0]}.png")
+        screen.press("i")
+        until(
+            lambda: (
+                tuple(plain[2])
+                not in map(tuple, screen.look(window)[size[1] * 8 // 10, -size[0] // 4 :].tolist())
+            ),
+            "the inset to go",
+        )
+        screen.press("q")
+        finish(process)
+
+
+@pytest.mark.parametrize("window_size", [(640, 360), (960, 540), (640, 540)])
+def test_the_split_line_is_dragged_with_the_mouse(
+    screen: Screen, tmp_path: Path, window_size: tuple[int, int]
+) -> None:
+    with program(screen, tmp_path) as process:
+        found = screen.find(TITLE)
+        if window_size != (640, 360):
+            screen.xdotool("windowsize", "--sync", str(found.number), *map(str, window_size))
+        window = dataclasses.replace(found, width=window_size[0], height=window_size[1])
+
+        def line() -> float | None:
+            """Return where the white line is, as a part of the width, looked for above the bars."""
+            row = screen.look(window)[window.height * 30 // 100].astype(int)
+            white = np.flatnonzero((row > 235).all(axis=1))
+            return float(white.mean()) / window.width if 0 < len(white) <= 6 else None
+
+        def near(part: float) -> bool:
+            there = line()
+            return there is not None and abs(there - part) < 0.012
+
+        def move(part: float) -> None:
+            x, y = window.left + round(part * window.width), window.top + window.height // 2
+            screen.xdotool("mousemove", "--sync", str(x), str(y))
+
+        screen.press("s")
+        until(lambda: near(0.5), "the split line")
+        move(0.5)
+        screen.xdotool("mousedown", "1")
+        for part in (0.45, 0.35, 0.31):
+            move(part)
+            until(lambda part=part: near(part), f"the line at {part}")
+        screen.xdotool("mouseup", "1")
+        move(0.8)
+        screen.press("h")  # a key comes after the motion: what that would do is done
+        screen.press("h")
+        until(lambda: near(0.31), "the line to stay where it was let go")
+        screen.press("q")
+        finish(process)
 
 
 def test_what_is_shown_is_in_order_and_the_screenshot_is_what_is_shown(

@@ -1,0 +1,286 @@
+"""Overlays: a picture or a text over the translation, on the screen or on a marker's plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import Pixels, SettingsError, Size
+from realtime.effects.base import Context, Effect
+from realtime.effects.patches import (
+    Patch,
+    Place,
+    corner,
+    draw_text,
+    halves,
+    note_cut,
+    project,
+    read_with_alpha,
+    refuse_unknown_letters,
+)
+from realtime.effects.views import draw_panel
+from realtime.effects.words import Words
+from realtime.frame import Frame
+
+AT: Final = (10.0, 10.0)
+SIZE_PX: Final = 24.0
+COLOURS: Final = {
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+    "red": (0, 0, 255),
+    "green": (0, 255, 0),
+    "blue": (255, 0, 0),
+    "yellow": (0, 255, 255),
+}
+"""BGR; others as ``#rrggbb``."""
+LARGEST_PX: Final = 8192
+"""A patch with longer sides is a slip in a number, and would only eat memory."""
+
+
+class PictureOverlay(Effect):
+    """Draws a picture file with its alpha over the translation.
+
+    Args:
+        path: any picture that OpenCV reads; without alpha it is opaque.
+        at: (x, y) of its top left corner, in pixels; negative numbers (-0 too) count from the
+            right and the bottom, to its right and bottom edge. On a marker in sides of the
+            marker, from its top left corner; default: centred.
+        width: of the drawn picture in pixels (default: the file's), on a marker in sides of the
+            marker (default: 1).
+        opacity: 0 to 1, on top of the file's alpha.
+        marker: draw it in perspective onto the plane of the marker of this number, while it is in
+            ``context.markers``; put a ``markers`` effect before this one.
+
+    What does not fit into the frame is cut off; a note says so.
+    """
+
+    name = "picture"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        at: Place | None = None,
+        width: float | None = None,
+        opacity: float = 1.0,
+        marker: int | None = None,
+    ) -> None:
+        super().__init__()
+        if width is not None and width <= 0:
+            raise SettingsError(f"picture: the width must be more than 0, found {width:g}")
+        if not 0 <= opacity <= 1:
+            raise SettingsError(f"picture: the opacity must be 0 to 1, found {opacity:g}")
+        self.path, self.at, self.width = Path(path), at, width
+        self.opacity, self.marker = opacity, marker
+        self.latency_ms = 0.1 if marker is None else 0.3
+        self._picture: Pixels | None = None
+        self._smaller: list[Pixels] = []
+        self._patch: Patch | None = None
+        self._corner = (0, 0)
+
+    @classmethod
+    def from_words(cls, words: str) -> PictureOverlay:
+        """``logo.png;at=-10,10;width=120;opacity=0.8`` or ``logo.png;marker=7;width=2``."""
+        path, _, rest = words.partition(";")
+        found = Words(cls.name, rest)
+        if not path.strip():
+            raise SettingsError("picture: say which file: picture:logo.png")
+        at = found.text("at")
+        marker = found.text("marker")
+        if marker and not marker.isdecimal():
+            raise SettingsError(f"picture: marker must be a marker's number, found {marker!r}")
+        width = found.number("width", 0) if "width=" in rest else None
+        made = cls(
+            path.strip(),
+            at=_place(found, at) if at else None,
+            width=width,
+            opacity=found.number("opacity", 1.0),
+            marker=int(marker) if marker else None,
+        )
+        found.done()
+        return made
+
+    def prepare(self, size: Size, context: Context) -> None:
+        if self._picture is None:
+            self._picture = read_with_alpha(self.path, self.opacity)
+        if self.marker is not None:
+            self._smaller = list(halves(self._picture))
+            return
+        height, width = self._picture.shape[:2]
+        scale = 1.0 if self.width is None else self.width / width
+        wanted = max(1, round(width * scale)), max(1, round(height * scale))
+        if max(wanted) > LARGEST_PX:
+            raise SettingsError(
+                f"picture: {self.path} would be {wanted[0]}x{wanted[1]} pixels; at most"
+                f" {LARGEST_PX} a side"
+            )
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        self._patch = Patch.of(cv2.resize(self._picture, wanted, interpolation=how))  # type: ignore[arg-type]
+        self._corner = corner(self.at or AT, wanted, size)
+        note_cut(self.notes, f"the picture {self.path}", self._corner, wanted, size)
+
+    def process(self, frame: Frame, context: Context) -> Pixels:
+        if self.marker is not None:
+            marker = context.markers.get(self.marker)
+            if marker is not None:
+                self._draw_on(frame.pixels, np.asarray(marker.corners, np.float64))
+        elif self._patch is not None:
+            self._patch.draw(frame.pixels, *self._corner)
+        return frame.pixels
+
+    def close(self) -> None:
+        self._picture, self._patch, self._smaller = None, None, []
+
+    def _draw_on(self, pixels: Pixels, corners: NDArray[np.float64]) -> None:
+        """Draw it onto the plane of a marker with ``corners`` (4, 2), clockwise from top left."""
+        assert self._picture is not None
+        height, width = self._picture.shape[:2]
+        wide = self.width or 1.0
+        tall = wide * height / width
+        left, top = self.at or ((1 - wide) / 2, (1 - tall) / 2)
+        plane = np.array([[left, top], [left + wide, top], [left + wide, top + tall]])
+        plane = np.vstack((plane, [left, top + tall]))
+        quad = project(corners, plane)
+        if quad is None:
+            return
+        low = np.maximum(np.floor(quad.min(axis=0)) - 1, 0).astype(int)
+        high = np.minimum(np.ceil(quad.max(axis=0)) + 2, pixels.shape[1::-1]).astype(int)
+        if (low >= high).any():
+            return
+        picture = self._fitting(quad)
+        height, width = picture.shape[:2]
+        edges = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+        turn = cv2.getPerspectiveTransform(
+            edges.astype(np.float32), (quad - low).astype(np.float32)
+        )
+        box = int(high[0] - low[0]), int(high[1] - low[1])
+        drawn = cv2.warpPerspective(picture, turn, box, flags=cv2.INTER_LINEAR)
+        Patch.of(drawn).draw(pixels, int(low[0]), int(low[1]))  # type: ignore[arg-type]
+
+    def _fitting(self, quad: NDArray[np.float64]) -> Pixels:
+        """Return the copy that is at most twice as large as drawn: no shimmer from skipping."""
+        area = cv2.contourArea(quad.astype(np.float32))
+        for picture in self._smaller:
+            if picture.shape[0] * picture.shape[1] <= 4 * area:
+                return picture
+        return self._smaller[-1]
+
+
+class TextOverlay(Effect):
+    """Draws a text with a dark outline over the translation.
+
+    Args:
+        text: one or more lines.
+        at: (x, y) of its top left corner in pixels; negative as in `PictureOverlay`.
+        size_px: height of a capital letter with the room below it.
+        colour: a name of `COLOURS`, or ``#rrggbb``.
+
+    Raises:
+        SettingsError: the font of this OpenCV has no picture of a letter (it would be a ``?``).
+            OpenCV 5 draws Latin, Greek, Cyrillic, Chinese, Japanese and Korean letters, OpenCV 4
+            ASCII only.
+    """
+
+    name = "text"
+    latency_ms = 0.1
+
+    def __init__(
+        self, text: str, *, at: Place = AT, size_px: float = SIZE_PX, colour: str = "white"
+    ) -> None:
+        super().__init__()
+        if not text.strip():
+            raise SettingsError("text: there is none: text:Hello")
+        if not 4 <= size_px <= 500:
+            raise SettingsError(f"text: the size must be 4 to 500 pixels, found {size_px:g}")
+        self.text, self.at, self.size_px = text, at, size_px
+        self.colour = read_colour(colour)
+        refuse_unknown_letters(text)
+        self._patch: Patch | None = None
+        self._corner = (0, 0)
+
+    @classmethod
+    def from_words(cls, words: str) -> TextOverlay:
+        """``Hello;at=10,-10;size=32;colour=#ffcc00``; the text ends at the first semicolon."""
+        text, _, rest = words.partition(";")
+        found = Words(cls.name, rest)
+        at = found.text("at")
+        made = cls(
+            text.strip(),
+            at=_place(found, at) if at else AT,
+            size_px=found.number("size", SIZE_PX),
+            colour=found.text("colour", "white"),
+        )
+        found.done()
+        return made
+
+    def prepare(self, size: Size, context: Context) -> None:
+        picture = draw_text(self.text.splitlines(), self.size_px, self.colour)
+        self._patch = Patch.of(picture)
+        wanted = picture.shape[1], picture.shape[0]
+        self._corner = corner(self.at, wanted, size)
+        note_cut(self.notes, f"the text {self.text!r}", self._corner, wanted, size)
+
+    def process(self, frame: Frame, context: Context) -> Pixels:
+        assert self._patch is not None
+        self._patch.draw(frame.pixels, *self._corner)
+        return frame.pixels
+
+
+class StatusOverlay(Effect):
+    """Draws filter, fps and age into the picture, for every sink.
+
+    The age is that of the frame when the first effect got it. What is shown on a screen is older;
+    a window's own line and the statistics say how much.
+    """
+
+    name = "status"
+    latency_ms = 0.1
+
+    def __init__(self, *, at_top: bool = True) -> None:
+        super().__init__()
+        self.at_top = at_top
+
+    @classmethod
+    def from_words(cls, words: str) -> StatusOverlay:
+        """``status`` or ``status:bottom``."""
+        found = Words(cls.name, words)
+        bottom = found.flag("bottom")
+        found.done()
+        return cls(at_top=not bottom)
+
+    def prepare(self, size: Size, context: Context) -> None:
+        # The first text loads the font, 50 ms, which no frame should wait for.
+        draw_panel(np.zeros((32, 32, 3), np.uint8), [("0",)])
+
+    def process(self, frame: Frame, context: Context) -> Pixels:
+        fps = "  --.- fps" if context.shown_fps is None else f"{context.shown_fps:5.1f} fps"
+        text = f"{context.label}  {fps}  age {context.age_ms:3.0f} ms".strip()
+        draw_panel(frame.pixels, [(text,)], at_top=self.at_top)
+        return frame.pixels
+
+
+def read_colour(word: str) -> tuple[int, int, int]:
+    """Return (blue, green, red) of a name or ``#rrggbb``.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if word in COLOURS:
+        return COLOURS[word]
+    digits = word.removeprefix("#")
+    try:
+        red, green, blue = bytes.fromhex(digits)
+    except ValueError:
+        raise SettingsError(
+            f"no colour {word!r}; there are: {', '.join(COLOURS)}, and #rrggbb"
+        ) from None
+    return blue, green, red
+
+
+def _place(words: Words, at: str) -> Place:
+    x, y = words.numbers(at, "at", 2)
+    return x, y
