@@ -16,16 +16,18 @@ from realtime.effects.running import Effects
 from realtime.effects.specs import open_effect
 from realtime.effects.views import check_view
 from realtime.frame import Frame
-from realtime.labels import filter_label, next_filter_name, why_size
+from realtime.keeper import Keeper
+from realtime.labels import filter_label, why_size
 from realtime.opening import Opening, open_beside
 from realtime.outlets import DEFAULT_FPS, Look, Outlet, refuse_shared_paths
 from realtime.recorder import Recorder
 from realtime.run import Run
 from realtime.sinks import Sink, open_sink
+from realtime.sinks.window import WindowSink
 from realtime.sources import Source, SourceInfo, open_source
-from realtime.stages import Control
+from realtime.stages import Control, check_limits
 from realtime.stats import Stats
-from realtime.switching import Switcher
+from realtime.switching import Switcher, switch_to_next
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,14 +53,15 @@ class Pipeline:
             files, else ``freshest``.
         size: (width, height) to work at; default: the source's. Rounded to what the filter takes.
         max_age_ms: frames older than this are not shown; they are counted.
-        view: ``filtered``, ``split``, ``side-by-side`` or ``original``.
+        view: one of `realtime.effects.views.VIEWS`.
         split_at: where the line of the split view is, as a part of the width.
         overlay: draw filter, fps and age on the picture; default: in windows only.
-        effects: in the order in which they work; what `realtime.effects.open_effect` takes:
-            ``person``, ``stabilise:0.7``, functions.
+        effects: what `realtime.effects.open_effect` takes, in the order in which they work.
         effect_errors: when an effect fails on a frame, ``stop``, or ``drop`` it and go on.
-        stand_in: in a live run, let another backend show the picture while this one compiles.
+        stand_in: live: another backend shows the picture while this one compiles.
         crossfade_ms: how long a switch of filters takes to fade.
+        keep_fps: frames a second to hold, in a live run: a slower machine works at a smaller size.
+        keep_sizes: (width, height) to work at then; default: `engines.sized.SHARES` of the frames.
         seconds: stop after this time.
         frames: stop after this many translated frames.
 
@@ -82,14 +85,14 @@ class Pipeline:
         effect_errors: str = "stop",
         stand_in: bool = True,
         crossfade_ms: float = 0.0,
+        keep_fps: float | None = None,
+        keep_sizes: Sequence[Size] = (),
         seconds: float | None = None,
         frames: int | None = None,
     ) -> None:
         if mode is not None and mode not in MODES:
             raise SettingsError(f"no mode {mode!r}; there are: {', '.join(MODES)}")
-        for name, value in (("max_age_ms", max_age_ms), ("seconds", seconds), ("frames", frames)):
-            if value is not None and value <= 0:
-                raise SettingsError(f"{name} must be more than 0, found {value}")
+        check_limits(max_age_ms=max_age_ms, seconds=seconds, frames=frames)
         self.source = open_source(source)
         self.engine = engine if isinstance(engine, Engine) else open_engine(engine)
         self.sinks = [open_sink(sink) for sink in sinks]
@@ -114,6 +117,7 @@ class Pipeline:
             stats=self.stats,
         )
         self._effects: Effects | None = None
+        self._keeper = None if keep_fps is None else Keeper(keep_fps, keep_sizes)
         self._seconds = seconds
         self._deadline_s = math.inf
         self._control = Control(self.stats, max_age_ms, frames, on_failure=self._unwind)
@@ -226,7 +230,8 @@ class Pipeline:
         """Return what a person should know: of the source, the engine, the sinks, the run."""
         sinks = [note for sink in self.sinks for note in sink.notes]
         effects = self._chain.all_notes()
-        return [*self.source.notes, *self.engine.notes, *effects, *sinks, *self.notes]
+        steps = tuple(self._keeper.notes) if self._keeper is not None else ()
+        return [*self.source.notes, *self.engine.notes, *effects, *sinks, *self.notes, *steps]
 
     def switch(
         self,
@@ -249,14 +254,7 @@ class Pipeline:
 
     def next_filter(self) -> str:
         """Switch to the next shipped filter; returns what to say to the person."""
-        name = next_filter_name(self.engine)
-        if name is None:
-            return f"{filter_label(self.engine)} is the only filter"
-        try:
-            self.switch(name)
-        except SettingsError as error:
-            return str(error)
-        return f"opening {name}"
+        return switch_to_next(self.engine, self.switch)
 
     def add_sink(
         self,
@@ -297,6 +295,8 @@ class Pipeline:
         if self._stopping:  # asked before there was anything to cancel
             self.source.cancel()
         self._choose_mode()  # an HTTP address says only now whether it is live
+        if self._keeper is not None:
+            self.engine = self._keeper.wrap(self.engine, self.mode)
         wanted = self._asked_size or self.info.size
         size = self.engine.size or self.engine.fit(wanted)
         if size != wanted:
@@ -329,6 +329,9 @@ class Pipeline:
         )
         for sink in self.sinks:
             self._open_outlet(sink)
+        if self._keeper is not None:
+            self._keeper.start(self._stages.outlets, self.engine, self.info.fps, self.stats)
+            self._stages.engine_stage.keeper = self._keeper
         self._switcher = Switcher(self._stages.engine_stage, self.notes, self._switched)
         if self._opening is not None:
             self._switcher.take_over(self._opening, self._control.fail)
@@ -336,12 +339,12 @@ class Pipeline:
     def _open_outlet(self, sink: Sink, view: str | None = None) -> Outlet:
         outlet = self._wired().outlets.open(sink, view)
         presenter = outlet.presenter
-        sink.actions |= {
-            "f": lambda: presenter.toggle("original"),
-            "s": lambda: presenter.toggle("split"),
+        sink.actions |= presenter.actions() | {
             "n": self.next_filter,
             "r": lambda: self.toggle_recording(presenter.view),
         }
+        if isinstance(sink, WindowSink):
+            sink.on_drag = presenter.drag
         return outlet
 
     def _choose_mode(self) -> None:

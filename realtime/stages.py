@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engines import Engine
+from engines import Engine, SettingsError
 from realtime.crossfade import Crossfade
 from realtime.effects.running import Effects
 from realtime.frame import Frame
+from realtime.keeper import Keeper
 from realtime.labels import filter_label
 from realtime.pacing import too_old
 from realtime.queues import FrameQueue, Mailbox
@@ -21,6 +22,17 @@ from realtime.stats import Stats
 SWAP_LOOK_S = 0.005
 TICK_S = 0.1
 """How often a stage that waits looks whether it is still wanted."""
+
+
+def check_limits(**limits: float | None) -> None:
+    """Refuse a limit that lets nothing through.
+
+    Raises:
+        SettingsError: which one it is.
+    """
+    for name, value in limits.items():
+        if value is not None and value <= 0:
+            raise SettingsError(f"{name} must be more than 0, found {value}")
 
 
 @dataclass(slots=True)
@@ -138,6 +150,8 @@ class EngineStage(Stage):
         self._inbox = inbox
         self._receivers = receivers
         self._effects = effects
+        self.keeper: Keeper | None = None
+        """Holds a frame rate, where one is to be kept; set before `start`."""
         self._fade = Crossfade()
         # A Mailbox gives one slot at a time: the frame under way must be finished first.
         self._one_by_one = isinstance(inbox, Mailbox)
@@ -146,6 +160,7 @@ class EngineStage(Stage):
         self._results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
         self._under_way: list[tuple[Frame, Frame]] = []
         self._started = 0
+        self._took_ns = 0
 
     def swap_in(self, engine: Engine, crossfade_ms: float = 0.0) -> None:
         """Take over an opened engine; returns when it runs, or the run has ended.
@@ -202,6 +217,7 @@ class EngineStage(Stage):
             self._inbox.release()
             return
         stats.engine_in.add(frame.age_ns(now_ns), now_ns)
+        self._took_ns = now_ns
         result = self._results[self._started % len(self._results)]
         self._started += 1
         self.engine.submit(frame.pixels, result.pixels)
@@ -213,7 +229,8 @@ class EngineStage(Stage):
         self.engine.collect()
         now_ns = time.monotonic_ns()
         stats.engine_out.add(frame.age_ns(now_ns), now_ns)
-        if self._fade.engine is not None:
+        engine_ns, fading = now_ns - self._took_ns, self._fade.engine is not None
+        if fading:
             self._fade.mix(frame, result)
         finished = result if self._effects is None else self._effects.apply(result, frame)
         if finished is not None:
@@ -226,6 +243,9 @@ class EngineStage(Stage):
         self._inbox.release()
         if not self._inbox.closed:  # what is left in a closed one is still coming
             stats.engine_overwritten = self._inbox.dropped
+        if self.keeper is not None and not fading:  # while two filters compute, nothing is usual
+            now_ns = time.monotonic_ns()
+            self.keeper.frame(self.engine, now_ns - self._took_ns, engine_ns, now_ns)
 
     def _swap(self) -> None:
         while self._under_way:
@@ -233,6 +253,8 @@ class EngineStage(Stage):
         engine, self._next = self._next, None
         assert engine is not None
         self._fade.start(self.engine, self._fade_ms)
+        if self.keeper is not None:
+            self.keeper.swapped(engine)
         self.engine = engine
         if self._effects is not None:
             self._effects.reset(filter_label(engine))

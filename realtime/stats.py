@@ -13,6 +13,7 @@ _SCALE = _BINS_PER_OCTAVE / math.log(2)
 _BINS = 40 * _BINS_PER_OCTAVE
 """From 1 microsecond to 2**40 of them (12 days)."""
 
+STEPS_KEPT = 1000
 RECENT = 120
 """How many frames the live figures look back."""
 
@@ -99,6 +100,32 @@ class EffectStats:
     """Why the run went on without it."""
 
 
+@dataclass(frozen=True, slots=True)
+class SizeStep:
+    """A change of the working size."""
+
+    at_s: float
+    """Since the start of the run."""
+    before: tuple[int, int]
+    after: tuple[int, int]
+    """(width, height)."""
+    frame_ms: float
+    """What a frame took before it."""
+
+    def words(self) -> str:
+        """Return it for a person."""
+        after, before = ("x".join(map(str, size)) for size in (self.after, self.before))
+        return (
+            f"{self.at_s:.1f} s: working at {after}, not {before}: a frame took"
+            f" {self.frame_ms:.0f} ms"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        after, before = list(self.after), list(self.before)
+        return {"at_s": self.at_s, "before": before, "after": after, "frame_ms": self.frame_ms}
+
+
 @dataclass(slots=True)
 class Stats:
     """Everything a run knows about its frames. Each field has one writer."""
@@ -123,6 +150,11 @@ class Stats:
     """When the newest frame came out of the engine."""
     longest_gap_ms: float = 0.0
     """Between two frames out of the engine."""
+    working_size: tuple[int, int] | None = None
+    """(width, height) that the deadline keeper works at; None without one."""
+    size_steps: deque[SizeStep] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
+    """The latest changes of the working size."""
+    size_steps_taken: int = 0
 
     def free_name(self, name: str) -> str:
         """Return ``name``, numbered where another sink has it: drops are counted by name."""
@@ -190,6 +222,9 @@ class Stats:
             "dropped": self.dropped(),
             "switches": self.switches,
             "longest_gap_ms": round(self.longest_gap_ms, 3),
+            "working_size": list(self.working_size) if self.working_size is not None else None,
+            "size_steps_taken": self.size_steps_taken,
+            "size_steps": [step.to_dict() for step in tuple(self.size_steps)],
         }
 
 

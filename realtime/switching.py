@@ -7,9 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 from engines import Engine, SettingsError, open_engine
-from realtime.labels import filter_label
+from realtime.labels import filter_label, next_filter_name
 from realtime.opening import Opening
 from realtime.stages import EngineStage
+
+
+def switch_to_next(engine: Engine, switch: Callable[[str], None]) -> str:
+    """Switch from ``engine`` to the next shipped filter; returns what to say to the person."""
+    name = next_filter_name(engine)
+    if name is None:
+        return f"{filter_label(engine)} is the only filter"
+    try:
+        switch(name)
+    except SettingsError as error:
+        return str(error)
+    return f"opening {name}"
 
 
 class Switcher:
@@ -74,7 +86,10 @@ class Switcher:
             size = running.size
             if size is None:
                 raise SettingsError("the run has ended")
-            engine = open_engine(model, size, backend=backend, depth=running.depth)
+            engine = open_engine(model, backend=backend)
+            if self._stage.keeper is not None:
+                engine = self._stage.keeper.wrap(engine)
+            engine.open(size, depth=running.depth)
         except Exception as error:  # noqa: BLE001  (a plug-in's own: the old filter runs on)
             errors.append(error)
             self._notes.append(f"kept the filter: {error}")

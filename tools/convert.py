@@ -20,7 +20,7 @@ from rich.table import Table
 from engines import Size
 from engines.picture_format import COLOURS, LAYOUTS, RANGES
 from realtime.sources import parse_size
-from tools.run import SizeType
+from tools.option_types import SizeType
 
 TARGETS = ("openvino", "tensorrt", "tensorrt-rtx", "onnx-f16")
 

@@ -66,6 +66,8 @@ class LiveStatus:
     def _line(self) -> str:
         stats = self._pipeline.stats
         label = filter_label(self._pipeline.engine)
+        if stats.working_size is not None:
+            label += f" {'x'.join(map(str, stats.working_size))}"
         ages = stats.sinks[0].ages if stats.sinks else stats.engine_out
         recent = ages.recent()
         if recent is None:
@@ -118,6 +120,10 @@ def age_table(pipeline: Pipeline) -> Table:
         found = [ages.percentile_ms(percent) for percent in (50, 95, 99)]
         cells = ["-" if value is None else f"{value:.1f}" for value in found]
         table.add_row(name, str(ages.count), *cells, str(dropped))
+    if stats.working_size is not None:
+        size = "x".join(map(str, stats.working_size))
+        table.caption = f"{stats.size_steps_taken} steps of the working size, {size} at the end"
+        table.caption_justify = "left"
     return table
 
 

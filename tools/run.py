@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -22,12 +23,13 @@ from realtime import Pipeline, Sink, Source, open_sink, open_source
 from realtime.crossfade import LONGEST_MS
 from realtime.effects.chain import ON_ERROR
 from realtime.effects.views import VIEWS
+from realtime.outlets import DEFAULT_FPS
 from realtime.pipeline import MODES
 from realtime.sinks.images import ImagesSink
 from realtime.sinks.window import why_no_window
-from realtime.sources import parse_size
 from realtime.sources.images import ImagesSource
 from realtime.sources.levels import Window
+from tools.option_types import SizesType, SizeType, WindowType
 from tools.report import BuildProgress, LiveStatus, age_table, stats_json, write_json
 
 DEFAULT_FILTER = "comic"
@@ -51,6 +53,9 @@ class Settings:
     effect_errors: str = "stop"
     stand_in: bool = True
     crossfade_ms: float = 0.0
+    fps: float | None = None
+    keep: bool = False
+    keep_sizes: tuple[Size, ...] = ()
     view: str = "filtered"
     split_at: float = 0.5
     overlay: bool | None = None
@@ -59,32 +64,6 @@ class Settings:
     seconds: float | None = None
     frames: int | None = None
     stats: Path | None = None
-
-
-class SizeType(click.ParamType[Size]):
-    """WIDTHxHEIGHT."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
-        try:
-            return value if isinstance(value, tuple) else parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class WindowType(click.ParamType[Window]):
-    """LOW:HIGH, levels of grey."""
-
-    name = "LOW:HIGH"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Window:
-        try:
-            return value if isinstance(value, Window) else Window.parse(value)
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -154,6 +133,19 @@ class WindowType(click.ParamType[Window]):
     metavar="MS",
     help="Switch filters smoothly.",
 )
+@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="What --keep keeps.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help=f"Live: work at a smaller size while the machine is too slow for {DEFAULT_FPS:g} or"
+    " --fps frames a second.",
+)
+@click.option(
+    "--keep-sizes",
+    type=SizesType(),
+    default=(),
+    help="Sizes that --keep may work at.  [default: 100, 83, 67, 50, 37 % of the frame's sides]",
+)
 @click.option(
     "--stand-in/--no-stand-in",
     default=True,
@@ -221,6 +213,8 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
     Raises:
         Pix2liveError: a name or path that leads nowhere, or settings that do not fit together.
     """
+    if not settings.keep and (settings.fps is not None or settings.keep_sizes):
+        raise SettingsError("--fps and --keep-sizes say what --keep keeps; give it too")
     source = open_source(settings.source)
     sinks = [*(open_sink(spec) for spec in settings.sinks), *more_sinks]
     set_windows(settings, source, sinks)
@@ -234,6 +228,8 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
         effect_errors=settings.effect_errors,
         stand_in=settings.stand_in,
         crossfade_ms=settings.crossfade_ms,
+        keep_fps=(settings.fps or DEFAULT_FPS) if settings.keep else None,
+        keep_sizes=settings.keep_sizes,
         mode=settings.mode,
         size=settings.size,
         max_age_ms=settings.max_age_ms,
@@ -300,6 +296,7 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> in
             if caught:
                 return 128 + caught[0]
             raise
+        keep_what_is_loaded()
         frames = settings.frames or (pipeline.info.frames if pipeline.info else None)
         status = LiveStatus(pipeline, console, frames)
         try:
@@ -313,6 +310,15 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> in
                 data = stats_json(pipeline, asdict(settings) | {"stats": str(settings.stats)})
                 write_json(settings.stats, data)
     return 128 + caught[0] if caught else 0
+
+
+def keep_what_is_loaded() -> None:
+    """Let the garbage collector pass over everything that is loaded now.
+
+    Looking through all modules takes it up to 70 ms, in which no frame moves.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

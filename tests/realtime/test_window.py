@@ -28,7 +28,6 @@ import numpy as np
 from engines import Pix2liveError
 from engines.backends.identity import IdentityEngine
 from realtime import Pipeline
-from realtime.outlets import Outlets
 from realtime.sinks.window import WindowSink
 from realtime.sources.synthetic import SyntheticSource
 import av  # as a video source does; before OpenCV it would be fatal
@@ -37,15 +36,6 @@ class Negative(IdentityEngine):
     name = "negative"
     def _submit(self, frame_in, frame_out):
         np.subtract(255, frame_in, out=frame_out)
-
-# What the pipeline is to do with every sink that has keys or a mouse.
-plain_open = Outlets.open
-def with_mouse(*words):
-    outlet = plain_open(*words)
-    outlet.sink.actions |= outlet.presenter.actions()
-    outlet.sink.on_drag = outlet.presenter.drag
-    return outlet
-Outlets.open = with_mouse
 
 width, height, fps, *frames = (int(word) for word in sys.argv[1:])
 window = WindowSink()
