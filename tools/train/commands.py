@@ -75,6 +75,9 @@ UNPAIRED_PRESETS: Final[dict[str, Preset]] = {
     "--temporal-weight", type=float, help="More flickers less; 0 is faster [default: 20]."
 )
 @click.option(
+    "--last-word", type=float, help="Of the feature net, a share of the steps [default: 0.1]."
+)
+@click.option(
     "--adversarial", "adversarial_weight", type=float, help="Weight of the critic [default: 0.1]."
 )
 @click.option("--discriminator-width", type=int, help="Channels of the critic [default: 32].")

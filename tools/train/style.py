@@ -64,7 +64,6 @@ CONTENT_LAYER: Final = "relu3_1"
 RANGE_WEIGHT: Final = 10.0
 MEAN_CROPS: Final = 32
 PAINTED_PX: Final = 320
-IMITATION_SHARE: Final = 0.9  # of the steps: then the feature net has the last word
 FINE_EVERY: Final = 4  # steps; at the others the broad strokes are looked at
 TEMPORAL_EVERY: Final = 2  # steps: it takes as long as all the rest of the generator's work
 TEMPORAL_FROM: Final = 0.5  # of the steps: held steady too early, nothing is ever painted
@@ -87,6 +86,8 @@ class StyleSettings(Settings):
     content_weight: float = 0.0
     tv_weight: float = 0.2
     temporal_weight: float = 20.0
+    last_word: float = 0.1
+    """Of the feature net, beside the imitation: in this share of the steps, at the end."""
     adversarial_weight: float = 0.1
     discriminator_width: int = 32
 
@@ -98,6 +99,8 @@ class StyleSettings(Settings):
             )
         if self.style_px < 64:
             raise SettingsError(f"--style-size must be 64 or more, found {self.style_px}")
+        if not 0 <= self.last_word <= 1:
+            raise SettingsError(f"--last-word is a share, 0 to 1, found {self.last_word}")
         if self.discriminator_width < 1:
             raise SettingsError("--discriminator-width must be 1 or more")
         weights = (
@@ -199,7 +202,7 @@ class Style(OneGenerator):
 
     def _looks(self, step: int) -> bool:
         """Whether the feature net has a word in this step."""
-        return not self._pairs or step / self.settings.steps >= IMITATION_SHARE
+        return not self._pairs or step / self.settings.steps >= 1 - self.settings.last_word
 
     def learn(self, batch: Batch, step: int) -> Scalars:
         chosen, device = self.settings, self.fabric.device
@@ -300,13 +303,19 @@ class Style(OneGenerator):
 
     def summary(self) -> str:
         chosen = self.settings
+        seen = f"{chosen.batch} crops of {chosen.crop_px} pixels"
         painted = (
-            f"{IMITATION_SHARE:.0%} of them with {4 * chosen.batch} crops of {chosen.crop_px // 2}"
-            f" pixels of {chosen.imitate} photographs painted by optimisation, the others with"
+            f"{4 * chosen.batch} crops of {chosen.crop_px // 2} pixels of {chosen.imitate}"
+            " photographs painted by optimisation"
         )
+        if not chosen.imitate:
+            steps = f"each with {seen}"
+        elif not chosen.last_word:
+            steps = f"each with {painted}"
+        else:
+            steps = f"{1 - chosen.last_word:.0%} of them with {painted}, the others with {seen}"
         return (
-            f"{chosen.steps} steps, {painted if chosen.imitate else 'each with'} {chosen.batch}"
-            f" crops of {chosen.crop_px} pixels, seed {chosen.seed}; style {chosen.style.name} at"
+            f"{chosen.steps} steps, {steps}, seed {chosen.seed}; style {chosen.style.name} at"
             f" {chosen.style_px} pixels, weights: match {chosen.match_weight:g}, style"
             f" {chosen.style_weight:g}, content {chosen.content_weight:g}, total variation"
             f" {chosen.tv_weight:g}, temporal {chosen.temporal_weight:g}, adversarial"
