@@ -15,6 +15,8 @@ COMMANDS = {
     "filters": ("tools.filters:filters", "List the shipped filters, or print one card."),
     "doctor": ("tools.doctor:doctor", "What is here, what is missing, and what to do next."),
     "train": ("tools.train.cli:train", "Train a filter of your own."),
+    "calibrate": ("tools.calibrate:calibrate", "Calibrate a camera by a printed board."),
+    "markers": ("tools.markers:markers", "Draw markers to print."),
     "evaluate": ("tools.evaluate:evaluate", "Measure a filter: pairs, sets, cycle error, flicker."),
 }
 """Name -> (module:attribute, one line); modules are not imported for `--help`."""

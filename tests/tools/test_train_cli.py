@@ -15,7 +15,7 @@ from tools.train.cli import train as command
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT.parent / "shared" / "assets"
-CLASSES = {"style": "Style", "paired": "Paired", "unpaired": "Unpaired"}
+CLASSES = {"style": "Style", "paired": "Paired", "unpaired": "Unpaired", "mask": "Mask"}
 
 
 def needs_training() -> None:
@@ -27,7 +27,7 @@ def test_help_needs_no_torch() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from tools.train.cli import train;"
         " done = [CliRunner().invoke(train, [*words, '--help']).output for words in"
-        " ([], ['style'], ['paired'], ['unpaired'])];"
+        " ([], ['style'], ['paired'], ['unpaired'], ['mask'])];"
         " assert 'torch' not in sys.modules; print(*done)"
     )
     done = subprocess.run(
@@ -41,7 +41,7 @@ def test_help_needs_no_torch() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_options_and_presets_are_settings(name: str) -> None:
     needs_training()
-    commands = importlib.import_module("tools.train.commands")
+    commands = importlib.import_module(f"tools.train.{RECIPES[name][0]}")
     found = importlib.import_module(f"tools.train.{name}")
     settings = getattr(found, f"{CLASSES[name]}Settings")
     known = {item.name for item in fields(settings)}

@@ -7,12 +7,13 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = "tools.train.commands"
 RECIPES: Final = {
-    "style": "Paint like a picture: photographs and one painting are enough.",
-    "paired": "From pairs of pictures, or from a slow teacher function.",
-    "unpaired": "From two folders without pairs: a filter in each direction.",
+    "style": ("commands", "Paint like a picture: photographs and one painting are enough."),
+    "paired": ("commands", "From pairs of pictures, or from a slow teacher function."),
+    "unpaired": ("commands", "From two folders without pairs: a filter in each direction."),
+    "mask": ("mask_command", "Where the people are: for the effect `person`."),
 }
+"""Name -> (module beside this one, one line)."""
 
 
 class Recipes(click.Group):
@@ -24,12 +25,13 @@ class Recipes(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in RECIPES:
             return None
-        found: click.Command = getattr(importlib.import_module(COMMANDS), cmd_name)
+        module = importlib.import_module(f"tools.train.{RECIPES[cmd_name][0]}")
+        found: click.Command = getattr(module, cmd_name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(RECIPES.items()))
+            formatter.write_dl([(name, line) for name, (_, line) in RECIPES.items()])
 
 
 @click.group(cls=Recipes)

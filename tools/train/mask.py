@@ -57,7 +57,7 @@ class MaskSettings(Settings):
     people: Path | None = None
     """Folder of clips and pictures with people."""
     backgrounds: Path | None = None
-    """Folder of pictures without people."""
+    """Folder of pictures without people; those of each folder below count about the same."""
     teacher: Path | None = None
     """A segmentation network in ONNX; see `tools.train.teachers.segmenter.Segmenter`."""
     overlap_weight: float = 0.5
@@ -155,7 +155,7 @@ class Mask(OneGenerator):
         return (
             f"{chosen.steps} steps of {chosen.batch} pictures of {chosen.crop_px} lines, seed"
             f" {chosen.seed}; teacher {chosen.teacher.name}; {len(self._people)} clips and pictures"
-            f" of people, {len(self._backgrounds)} backgrounds; weights: cross entropy 1,"
+            f" of people, {sum(map(len, self._backgrounds))} backgrounds; weights: cross entropy 1,"
             f" overlap {chosen.overlap_weight:g}"
         )
 

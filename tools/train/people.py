@@ -35,8 +35,10 @@ SHAPES: Final = (16 / 9, 4 / 3)
 ALIGN_PX: Final = 16
 HEAD_SHARE: Final = 0.3
 """Of a person's height, at the top, that is not clothes."""
-NOBODY, AS_IT_WAS = 0.15, 0.4
+NOBODY, AS_IT_WAS = 0.1, 0.3
 """Shares of the lessons; in the rest people are pasted."""
+FURNITURE: Final = 0.4
+"""Share of the backgrounds in which stands a part of another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +76,28 @@ def read_people(
 
 def read_backgrounds(
     folder: Path, skipped: list[str], report: Callable[[float], None]
-) -> list[Picture]:
-    """Return the pictures of a folder without people; ``skipped`` takes the names of broken ones.
+) -> list[list[Picture]]:
+    """Return the pictures of a folder without people, a list for each folder below it.
 
-    The folder is believed: teachers see people in coats and cups.
+    ``skipped`` takes the names of those that cannot be read. The folder is believed: teachers see
+    people in coats and cups.
 
     Raises:
         SourceError: there are none.
     """
     files = _files(folder)
-    found = []
+    found: dict[Path, list[Picture]] = {}
     for number, file in enumerate(files):
         report(number / len(files))
         try:
-            found.append(reduced(frames_of(file, 1)[0], SHORT_SIDE_PX))
+            picture = reduced(frames_of(file, 1)[0], SHORT_SIDE_PX)
         except SourceError as error:
             skipped.append(str(error))
+        else:
+            found.setdefault(file.parent, []).append(picture)
     if not found:
         raise SourceError(f"none of the pictures of {folder} can be read")
-    return found
+    return list(found.values())
 
 
 def cutout(frame: Picture, mask: NDArray[np.uint8]) -> Cutout:
@@ -119,7 +124,7 @@ class Lessons(Dataset[Tensor]):
     def __init__(
         self,
         people: Sequence[Sequence[Cutout]],
-        backgrounds: Sequence[Picture],
+        backgrounds: Sequence[Sequence[Picture]],
         height_px: int,
         batch: int,
         seed: int,
@@ -127,9 +132,7 @@ class Lessons(Dataset[Tensor]):
         self._people, self._backgrounds = people, backgrounds
         self._height_px, self._batch, self._seed = height_px, batch, seed
         self._damage = Degrader(seed)
-        # A clip counts more than a picture, but not as often as it has frames.
-        counts = np.array([len(clip) for clip in people]) ** 0.25
-        self._shares = counts / counts.sum()
+        self._people_shares, self._background_shares = _shares(people), _shares(backgrounds)
 
     def __len__(self) -> int:
         return 2**31  # endless: the sampler says when it is enough
@@ -150,7 +153,7 @@ class Lessons(Dataset[Tensor]):
         return torch.from_numpy(both)
 
     def _someone(self, random: np.random.Generator) -> Cutout:
-        clip = self._people[int(random.choice(len(self._people), p=self._shares))]
+        clip = self._people[int(random.choice(len(self._people), p=self._people_shares))]
         found = clip[int(random.integers(len(clip)))]
         if random.random() < 0.5:
             found = self._dressed(found, random)
@@ -172,8 +175,22 @@ class Lessons(Dataset[Tensor]):
         return Cutout(frame, item.mask, item.clothes)
 
     def _background(self, size: tuple[int, int], random: np.random.Generator) -> Picture:
-        """A part of one of the backgrounds, (width, height) large, perhaps mirrored."""
-        picture = self._backgrounds[int(random.integers(len(self._backgrounds)))]
+        """A part of a background, (width, height) large, perhaps with one of another in it."""
+        room = self._part(size, random)
+        if random.random() < FURNITURE:
+            wide, tall = (int(side * random.uniform(0.1, 0.7)) + 1 for side in size)
+            left = int(random.integers(-wide // 2, size[0] - wide // 2))
+            top = int(random.integers(-tall // 2, size[1] - tall // 2))
+            where = np.s_[max(0, top) : top + tall, max(0, left) : left + wide]
+            room[where] = self._part(size, random)[where]
+        return room
+
+    def _part(self, size: tuple[int, int], random: np.random.Generator) -> Picture:
+        """A part of one of the backgrounds, perhaps mirrored."""
+        group = self._backgrounds[
+            int(random.choice(len(self._backgrounds), p=self._background_shares))
+        ]
+        picture = group[int(random.integers(len(group)))]
         height, width = picture.shape[:2]
         cover = min(width / size[0], height / size[1]) * random.uniform(0.4, 1.0)
         wide, tall = max(2, int(size[0] * cover)), max(2, int(size[1] * cover))
@@ -182,7 +199,8 @@ class Lessons(Dataset[Tensor]):
         part = picture[top : top + tall, left : left + wide]
         if random.random() < 0.5:
             part = part[:, ::-1]
-        return cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        made = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_LINEAR)
+        return made.astype(np.uint8)  # a copy: it is drawn into
 
     def _as_it_was(
         self, size: tuple[int, int], random: np.random.Generator
@@ -232,6 +250,13 @@ def _tanned(item: Cutout, random: np.random.Generator) -> Cutout:
     curve = levels ** random.uniform(0.8, 2.2) * 255
     frame = item.frame * (1 - share) + curve[item.frame] * share
     return Cutout(frame.astype(np.uint8), item.mask, item.clothes)
+
+
+def _shares(groups: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+    """How often each is drawn: a clip more often than a picture, but not as it has frames."""
+    counts = np.array([len(group) for group in groups], np.float64) ** 0.25
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def lesson_size(height_px: int, shape: float) -> tuple[int, int]:
