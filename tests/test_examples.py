@@ -22,7 +22,7 @@ ASSETS = ROOT.parent / "shared" / "assets"
 YUNET = ASSETS / "segmentation" / "yunet_s_dynamic.onnx"
 LONGEST = 40
 """An example that does not fit on a screen is a program."""
-SHOULD_BE_SHORT = ("edge_pairs", "face_box", "face_cartoon")
+SHOULD_BE_SHORT = ("ar_poster", "edge_pairs", "face_box", "face_cartoon", "person_only")
 
 
 def example(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -139,3 +139,40 @@ def test_a_cartoon_on_faces_only(tmp_path: Path) -> None:
         assert rows.max() < 230
         assert columns.min() > 220
         assert columns.max() < 420
+
+
+def test_a_film_on_a_marker(tmp_path: Path) -> None:
+    dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
+    marker = cv2.aruco.generateImageMarker(dictionary, 7, 60)
+    rng = np.random.default_rng(3)
+    (tmp_path / "clip").mkdir()
+    for number in range(4):
+        frame = rng.integers(90, 110, (240, 320, 3), np.uint8)
+        frame[60:180, 100:220] = 225  # paper
+        left = 120 + 4 * number
+        frame[90:150, left : left + 60] = marker[..., None]
+        write_picture(tmp_path / "clip" / f"{number}.png", frame)
+    film = np.full((90, 90, 3), (40, 200, 30), np.uint8)  # as bright green as nothing else
+    write_picture(tmp_path / "film.png", film)
+    done = example("ar_poster", "clip", "comic", "out/", "film.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [read_picture(path) for path in list_pictures(tmp_path / "out")]
+    assert len(found) == 4
+    for number, picture in enumerate(found):
+        middle = 150 + 4 * number
+        shown = picture[70:170, middle - 50 : middle + 50].astype(int)  # twice the marker's side
+        assert np.abs(shown - film[0, 0]).max() <= 2
+        assert np.abs(picture[120, middle + 66 :].astype(int) - film[0, 0]).max(axis=1).min() > 40
+
+
+@pytest.mark.skipif(not ASSETS.is_dir(), reason="shared/assets has the clip of a person")
+def test_a_filter_on_people_only(tmp_path: Path) -> None:
+    clip = ASSETS / "video" / "webcam" / "want.mkv"
+    Pipeline(clip, IdentityEngine(None), [f"{tmp_path}/clip/"], mode="every", frames=4).run()
+    done = example("person_only", "clip", "starry", "out/", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = read_picture(list_pictures(tmp_path / "out")[-1]).astype(int)
+    colour = picture.max(axis=2) - picture.min(axis=2)
+    assert colour[150:300, 260:360].mean() > 12  # the shirt is translated, in colour
+    assert colour[20:80, 20:120].max() == 0  # the wall is grey
+    assert colour[100:300, 520:600].max() == 0  # and so is the blue board
