@@ -70,7 +70,7 @@ def switching(source: str, switches: int, pause_s: float, crossfade_ms: float) -
         time.sleep(STILL_S)
         found["gaps without a switch"] = spread(watch.gaps_ms)
         watch.gaps_ms.clear()
-        stats.longest_gap_ms = 0.0
+        stats.sinks[0].longest_gap_ms = 0.0
         for name in itertools.islice(itertools.cycle([*names[1:], names[0]]), switches):
             before, started = len(watch.gaps_ms), time.monotonic()
             pipeline.switch(name, wait=True)
@@ -78,7 +78,7 @@ def switching(source: str, switches: int, pause_s: float, crossfade_ms: float) -
             time.sleep(pause_s + crossfade_ms / 1e3)
             gap_of_each.append(max(watch.gaps_ms[before:], default=0.0))
             memory.append(psutil.Process().memory_info().rss / 1e6)
-        found["longest_gap_ms"] = round(stats.longest_gap_ms, 1)
+        found["longest_gap_ms"] = round(stats.sinks[0].longest_gap_ms, 1)
         found["gaps"] = spread(watch.gaps_ms)
         found["a broken file"] = broken(pipeline, watch)
 

@@ -26,8 +26,8 @@ Pixels = NDArray[np.uint8]
 class Engine(ABC):
     """Computes one filter at one size.
 
-    Thread: `open` and `close` in one thread (libraries tie things to it), the rest in any one
-    thread at a time. Nothing is loaded before `open`.
+    Thread: any, one at a time. `close` may come in another thread than `open`: what a library ties
+    to a thread is the backend's affair. Nothing is loaded before `open`.
 
     Ownership: the caller owns every array. ``frame_in`` must not change, and ``frame_out`` must
     not be read, between `submit` and the `collect` that returns it.

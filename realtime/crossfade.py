@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import cv2
 
 from engines import Engine, Pixels, SettingsError
@@ -29,24 +27,31 @@ class Crossfade:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         """The one that fades out; None when nothing fades."""
-        self._until_ns = 0
+        self._began_ns: int | None = None
         self._length_ns = 0
         self._picture: Pixels | None = None
 
     def start(self, engine: Engine, length_ms: float) -> None:
-        """Begin to fade out of ``engine``, which must have nothing under way."""
-        self.engine, self._picture = None, None
+        """Begin to fade out of ``engine``, which must have nothing under way.
+
+        What still fades out of an earlier one is gone at once.
+        """
+        self.engine, self._picture, self._began_ns = None, None, None
         if length_ms > 0:
             self._length_ns = int(length_ms * 1e6)
-            self._until_ns = time.monotonic_ns() + self._length_ns
             self._picture = engine.slots(1)[0]
             self.engine = engine
 
-    def mix(self, captured: Frame, result: Frame) -> None:
-        """Mix the old filter's translation into ``result.pixels``, as much as is left of it."""
+    def mix(self, captured: Frame, result: Frame, now_ns: int) -> None:
+        """Mix the old filter's translation into ``result.pixels``, as much as is left of it.
+
+        ``now_ns`` is on the clock that the fade lasts by: the frames' own, for recordings.
+        """
         assert self.engine is not None
         assert self._picture is not None
-        left = (self._until_ns - time.monotonic_ns()) / self._length_ns
+        if self._began_ns is None:
+            self._began_ns = now_ns
+        left = 1 - (now_ns - self._began_ns) / self._length_ns
         if left <= 0:
             self.engine, self._picture = None, None
             return

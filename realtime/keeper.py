@@ -218,7 +218,7 @@ class Keeper:
     def swapped(self, engine: Engine) -> None:
         """Another filter runs from the next frame on, at the working size of the last one."""
         level = self._controller.level if self._controller is not None else 0
-        self._controller = None
+        self._controller, self._said_too_slow = None, False
         if not isinstance(engine, SizedEngine):  # it stands in for one that still compiles
             self._label = filter_label(engine)
             return

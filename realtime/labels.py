@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from engines import Engine, FrameModel, filter_names
+
+EVERY_OF_LIVE: Final = (
+    "every frame of a live source: where the path is slower than the source, the driver or the"
+    " network drops frames that nobody can count"
+)
 
 
 def filter_label(engine: Engine) -> str:

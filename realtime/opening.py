@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from engines import Engine, EngineError, FrameModel, Size, open_engine
+from engines import Engine, EngineError, FrameModel, Pix2liveError, Size, open_engine
 from engines.registry import why_not
 
 STAND_IN_AFTER_S = 1.0
@@ -14,14 +14,35 @@ QUICK_BACKENDS = ("openvino", "onnxruntime", "torch")
 
 
 class Opening:
-    """Opens an engine in a thread of its own."""
+    """Opens an engine in a thread of its own. The engine is its own until `result` hands it on."""
 
     def __init__(self, engine: Engine, size: Size, depth: int) -> None:
         self.engine = engine
-        self.error: Exception | None = None
         self._size, self._depth = size, depth
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        self._opened = self._taken = self._abandoned = False
         self._thread = threading.Thread(target=self._open, name="pix2live opening", daemon=True)
         self._thread.start()
+
+    def meanwhile(self, other: Engine) -> Engine:
+        """Return the engine if it opens quickly, else ``other``, open, to stand in for it.
+
+        Raises:
+            EngineError, ModelError: the engine cannot be opened.
+        """
+        if self.wait(STAND_IN_AFTER_S):
+            return self.result()
+        try:
+            other.open(self._size, depth=self._depth)
+        except Pix2liveError as error:
+            self.wait()
+            self.engine.notes.append(f"nobody stood in while {self.engine.name} compiled: {error}")
+            return self.result()
+        other.notes.append(
+            f"{self.engine.name} compiles; until then {other.name} shows the picture"
+        )
+        return other
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it is open or refused; returns whether that is so."""
@@ -29,20 +50,40 @@ class Opening:
         return not self._thread.is_alive()
 
     def result(self) -> Engine:
-        """Return the open engine, once `wait` has said so.
+        """Hand on the open engine, once `wait` has said so; the caller closes it.
 
         Raises:
             EngineError, ModelError: it could not be opened.
         """
-        if self.error is not None:
-            raise self.error
+        with self._lock:
+            self._taken = True
+        if self._error is not None:
+            raise self._error
         return self.engine
+
+    def owns(self, engine: Engine) -> bool:
+        """Return whether ``engine`` is to be left to this: not handed on yet."""
+        return engine is self.engine and not self._taken
+
+    def abandon(self) -> None:
+        """Nobody wants it any more: it is closed, now or when it is open. Handed on: nothing."""
+        with self._lock:
+            close = self._opened and not self._taken and not self._abandoned
+            self._abandoned = True
+        if close:
+            self.engine.close()
 
     def _open(self) -> None:
         try:
             self.engine.open(self._size, depth=self._depth)
         except Exception as error:  # noqa: BLE001  (raised by `result`)
-            self.error = error
+            self._error = error
+            return
+        with self._lock:
+            self._opened = True
+            close = self._abandoned and not self._taken
+        if close:
+            self.engine.close()
 
 
 def stand_in_for(engine: Engine) -> Engine | None:
@@ -56,31 +97,3 @@ def stand_in_for(engine: Engine) -> Engine | None:
             except EngineError:
                 continue
     return None
-
-
-def open_beside(
-    engine: Engine, size: Size, depth: int, *, stand_in: bool
-) -> tuple[Engine, Opening | None]:
-    """Open ``engine``, or another backend that stands in for it while it takes its time.
-
-    Returns the engine that is open now and, where that is not the one asked for, the opening of
-    that one. Nobody stands in where no other backend can, or ``stand_in`` is False.
-
-    Raises:
-        EngineError, ModelError: the engine cannot be opened.
-    """
-    other = stand_in_for(engine) if stand_in else None
-    if other is None:
-        engine.open(size, depth=depth)
-        return engine, None
-    opening = Opening(engine, size, depth)
-    if opening.wait(STAND_IN_AFTER_S):
-        return opening.result(), None
-    try:
-        other.open(size, depth=depth)
-    except EngineError as error:
-        opening.wait()
-        engine.notes.append(f"nobody stood in while {engine.name} compiled: {error}")
-        return opening.result(), None
-    other.notes.append(f"{engine.name} compiles; until then {other.name} shows the picture")
-    return other, opening

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from engines import Engine, Pixels, SettingsError
+from realtime.effects.base import Effect
 from realtime.effects.views import Presenter, view_size
 from realtime.frame import Frame
 from realtime.labels import filter_label
@@ -131,7 +132,7 @@ class Outlet(Stage):
         self._shown.stamp(frame)
         self.sink.write(self._shown)
         now_ns = time.monotonic_ns()
-        self.stats.ages.add(frame.age_ns(now_ns), now_ns)
+        self.stats.shown(frame.age_ns(now_ns), now_ns, again=again)
 
     def _text(self, age_ms: float) -> str:
         recent = self.stats.ages.recent()
@@ -237,14 +238,23 @@ class Outlets:
         return [outlet.free for outlet in self._all]
 
 
-def refuse_shared_paths(source: Source, sinks: Sequence[Sink]) -> None:
-    """Refuse two writers of one file, and a sink that overwrites the source: data would be lost.
+def refuse_shared_paths(
+    source: Source, sinks: Sequence[Sink], effects: Sequence[Effect] = ()
+) -> None:
+    """Refuse two writers of one file, and a sink that overwrites what the run reads: data would
+    be lost.
+
+    Args:
+        source: its `path`.
+        sinks: theirs.
+        effects: what each reads: ``effect.paths``, where it has that.
 
     Raises:
         SettingsError: which path it is.
     """
     taken: set[Path] = set()
     read = Path(os.path.realpath(source.path)) if source.path is not None else None
+    readers = {Path(os.path.realpath(path)): item.name for item, path in _paths_read(effects)}
     for sink in sinks:
         if sink.path is None:
             continue
@@ -253,4 +263,15 @@ def refuse_shared_paths(source: Source, sinks: Sequence[Sink]) -> None:
             raise SettingsError(f"two sinks write to {sink.path}; give each its own")
         if path == read:
             raise SettingsError(f"{sink.path} is the source; write to another file")
+        if path in readers:
+            raise SettingsError(
+                f"{sink.path} is read by the effect {readers[path]}; write to another file"
+            )
         taken.add(path)
+
+
+def _paths_read(effects: Iterable[Effect]) -> Iterator[tuple[Effect, Path]]:
+    for item in effects:
+        for path in getattr(item, "paths", ()):
+            yield item, path
+        yield from _paths_read(getattr(item, "effects", ()))  # of a chain as one effect

@@ -17,8 +17,8 @@ from realtime.effects.specs import open_effect
 from realtime.effects.views import check_view
 from realtime.frame import Frame
 from realtime.keeper import Keeper
-from realtime.labels import filter_label, why_size
-from realtime.opening import Opening, open_beside
+from realtime.labels import EVERY_OF_LIVE, filter_label, why_size
+from realtime.opening import Opening, stand_in_for
 from realtime.outlets import DEFAULT_FPS, Look, Outlet, refuse_shared_paths
 from realtime.recorder import Recorder
 from realtime.run import Run
@@ -226,6 +226,11 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def compiling(self) -> bool:
+        """Whether the engine that was asked for is not open yet, and another one stands in."""
+        return self._opening is not None and not self._opening.wait(0)
+
     def all_notes(self) -> list[str]:
         """Return what a person should know: of the source, the engine, the sinks, the run."""
         sinks = [note for sink in self.sinks for note in sink.notes]
@@ -237,15 +242,15 @@ class Pipeline:
         self,
         model: Any,
         *,
-        backend: str = "auto",
+        backend: str = "",
         crossfade_ms: float | None = None,
         wait: bool = False,
     ) -> None:
         """Change the filter: opened and warmed beside the running one, swapped between frames.
 
         Both compute while they fade into each other, for ``crossfade_ms`` (default: the
-        pipeline's). A failure leaves the old filter running and becomes a note; with ``wait`` it
-        is raised.
+        pipeline's). Without ``backend`` the same one computes it. A failure leaves the old filter
+        running and becomes a note; with ``wait`` it is raised.
         """
         if self._switcher is None or self.engine.size is None:
             raise SettingsError("switch works while the pipeline runs")
@@ -285,8 +290,7 @@ class Pipeline:
         ``view`` is how it is recorded; default: as the sinks of the start. Returns what to say to
         the person.
         """
-        said = self._recorder.toggle(view)
-        self.notes.append(said)
+        self.notes.append(said := self._recorder.toggle(view))
         return said
 
     def _open(self) -> None:
@@ -303,21 +307,20 @@ class Pipeline:
             asked, found = ("x".join(map(str, item)) for item in (wanted, size))
             self.notes.append(f"working at {found}, not {asked}: {why_size(self.engine)}")
         if self.mode == "every" and self.source.live:
-            self.notes.append(
-                "every frame of a live source: where the path is slower than the source, the"
-                " driver or the network drops frames that nobody can count"
-            )
+            self.notes.append(EVERY_OF_LIVE)
         self.size = size
+        live = self.mode == "freshest"
+        if self._chain.effects:  # before the engine, which may compile for minutes
+            fps, label = self.info.fps or DEFAULT_FPS, filter_label(self.engine)
+            self._effects = Effects(self._chain, Context(size, live, fps, label), self.stats)
         if self.engine.size is None:
-            depth = EVERY_DEPTH if self.mode == "every" else 1
-            stand_in = self._stand_in and self.mode == "freshest"
-            self.engine, self._opening = open_beside(self.engine, size, depth, stand_in=stand_in)
-        if self._chain.effects:
-            fps = self.info.fps or DEFAULT_FPS
-            live = self.mode == "freshest"
-            context = Context(size, live, fps, filter_label(self.engine))
-            self._effects = Effects(self._chain, context, self.stats)
-            self._effects.prepare(size)
+            depth = 1 if live else EVERY_DEPTH
+            other = stand_in_for(self.engine) if self._stand_in and live else None
+            if other is None:
+                self.engine.open(size, depth=depth)
+            else:
+                self._opening = Opening(self.engine, size, depth)
+                self.engine = self._opening.meanwhile(other)
         self._stages = Run(
             self.source,
             self.engine,
@@ -333,8 +336,10 @@ class Pipeline:
             self._keeper.start(self._stages.outlets, self.engine, self.info.fps, self.stats)
             self._stages.engine_stage.keeper = self._keeper
         self._switcher = Switcher(self._stages.engine_stage, self.notes, self._switched)
-        if self._opening is not None:
-            self._switcher.take_over(self._opening, self._control.fail)
+        if self._opening is not None and self._opening.owns(self._opening.engine):
+            # Who stops a run may have cancelled the building: then its error is none.
+            fail = self._control.fail
+            self._switcher.take_over(self._opening, lambda error: self._stopping or fail(error))
 
     def _open_outlet(self, sink: Sink, view: str | None = None) -> Outlet:
         outlet = self._wired().outlets.open(sink, view)
@@ -381,8 +386,12 @@ class Pipeline:
             self._switcher.join(HANGS_AFTER_S)
         if run is not None:
             self.stats.engine_overwritten = run.inbox.dropped
-        closers = run.outlets.closers() if run is not None else []
-        closers += [self.source.close, self.engine.close, self._chain.close]
+        closers = [*(run.outlets.closers() if run is not None else []), self.source.close]
+        if self._opening is not None:
+            closers.append(self._opening.abandon)
+        if self._opening is None or not self._opening.owns(self.engine):
+            closers.append(self.engine.close)
+        closers.append(self._chain.close)
         closers += run.closers() if run is not None else []
         for close in closers:
             try:

@@ -147,6 +147,7 @@ class EngineStage(Stage):
         super().__init__("engine", control)
         self.engine = engine
         self._opened = [engine]
+        self._closing = threading.Lock()
         self._inbox = inbox
         self._receivers = receivers
         self._effects = effects
@@ -162,30 +163,42 @@ class EngineStage(Stage):
         self._started = 0
         self._took_ns = 0
 
-    def swap_in(self, engine: Engine, crossfade_ms: float = 0.0) -> None:
-        """Take over an opened engine; returns when it runs, or the run has ended.
+    def swap_in(self, engine: Engine, crossfade_ms: float = 0.0) -> bool:
+        """Take over an opened engine; returns whether it runs: not where the run has ended.
 
-        For ``crossfade_ms`` the old one computes on, and the pictures fade into each other.
+        For ``crossfade_ms`` the old one computes on, and the pictures fade into each other. An
+        engine that comes too late is closed.
 
         Thread: the switching one, one switch at a time.
         """
         self._opened.append(engine)
         self._fade_ms = crossfade_ms
         self._next = engine
-        while self.engine is not engine and not self.join(0):
+        while self.engine is not engine:
+            if self.join(0) and self.engine is not engine:
+                self._close_once(engine)
+                return False
             time.sleep(SWAP_LOOK_S)
+        return True
 
     def close_engines(self, *, running: bool = False) -> None:
         """Close the engines that have left the run; with ``running`` all of them.
 
-        In the pipeline's thread, which opened the first: libraries tie things to it.
+        Thread: the pipeline's.
         """
         waiting = self._next
         for engine in tuple(self._opened):
             kept = (self.engine, waiting, self._opened[-1], self._fade.engine)
             if running or engine not in kept:
+                self._close_once(engine)
+
+    def _close_once(self, engine: Engine) -> None:
+        with self._closing:  # the switching thread closes what comes too late
+            mine = engine in self._opened
+            if mine:
                 self._opened.remove(engine)
-                engine.close()
+        if mine:
+            engine.close()
 
     def body(self) -> None:
         limit = self.control.frames
@@ -231,7 +244,7 @@ class EngineStage(Stage):
         stats.engine_out.add(frame.age_ns(now_ns), now_ns)
         engine_ns, fading = now_ns - self._took_ns, self._fade.engine is not None
         if fading:
-            self._fade.mix(frame, result)
+            self._fade.mix(frame, result, now_ns if self._one_by_one else frame.pts_ns)
         finished = result if self._effects is None else self._effects.apply(result, frame)
         if finished is not None:
             now_ns = time.monotonic_ns()
@@ -257,7 +270,7 @@ class EngineStage(Stage):
             self.keeper.swapped(engine)
         self.engine = engine
         if self._effects is not None:
-            self._effects.reset(filter_label(engine))
-        while len(self._results) < engine.depth:
-            self._results.append(Frame(engine.slots(1)[0]))
+            self._effects.context.label = filter_label(engine)
+        # In its own memory: another backend, on another device, may have stood in for it.
+        self._results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
         self.control.stats.switches += 1

@@ -83,6 +83,18 @@ class SinkStats:
     too_old: int = 0
     repeated: int = 0
     """A paced sink sent the newest frame again, because none was newer."""
+    longest_gap_ms: float = 0.0
+    """Between two new frames that it had shown, sent or encoded."""
+    last_new_ns: int | None = None
+
+    def shown(self, age_ns: int, now_ns: int, *, again: bool = False) -> None:
+        """Record a frame that was shown at ``now_ns``."""
+        self.ages.add(age_ns, now_ns)
+        if again:
+            return
+        if self.last_new_ns is not None:
+            self.longest_gap_ms = max(self.longest_gap_ms, (now_ns - self.last_new_ns) / 1e6)
+        self.last_new_ns = now_ns
 
 
 @dataclass(slots=True)
@@ -206,6 +218,7 @@ class Stats:
                     "overwritten": sink.overwritten,
                     "too_old": sink.too_old,
                     "repeated": sink.repeated,
+                    "longest_gap_ms": round(sink.longest_gap_ms, 3),
                 }
                 for sink in self.sinks
             ],

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from engines import Engine, SettingsError, open_engine
+from engines import Engine, SettingsError, backend_names, open_engine
 from realtime.labels import filter_label, next_filter_name
 from realtime.opening import Opening
 from realtime.stages import EngineStage
@@ -34,15 +34,23 @@ class Switcher:
         self._notes = notes
         self._on_switched = on_switched
         self._thread: threading.Thread | None = None
+        self._compiling: Engine | None = None
 
     def switch(
-        self, model: Any, *, backend: str = "auto", crossfade_ms: float = 0.0, wait: bool = False
+        self, model: Any, *, backend: str = "", crossfade_ms: float = 0.0, wait: bool = False
     ) -> None:
         """Start switching to ``model`` (what `open_engine` takes).
 
-        With ``wait`` it returns when the new engine was handed over, and raises what failed.
+        Without ``backend`` it is computed as the running filter is: by the same backend, in the
+        precision that was asked for. With ``wait`` it returns when the new engine was handed
+        over, and raises what failed.
         """
         if self._thread is not None and self._thread.is_alive():
+            if self._compiling is not None:
+                raise SettingsError(
+                    f"{self._compiling.name} still compiles {filter_label(self._compiling)}:"
+                    " switch when it runs"
+                )
             raise SettingsError("a switch is under way already")
         errors: list[Exception] = []
         self._thread = threading.Thread(
@@ -57,7 +65,7 @@ class Switcher:
             if errors:
                 raise errors[0]
 
-    def take_over(self, opening: Opening, fail: Callable[[BaseException], None]) -> None:
+    def take_over(self, opening: Opening, fail: Callable[[BaseException], object]) -> None:
         """Swap to an engine when it is open; ``fail`` gets the error of one that never is.
 
         The engine that runs until then only stood in for it: nobody asked for that one.
@@ -65,11 +73,17 @@ class Switcher:
 
         def swap() -> None:
             opening.wait()
+            if self._stage.join(0):  # the run has ended: what went wrong since is no error of it
+                opening.abandon()
+                return
             try:
                 self._hand_over(opening.result(), 0.0)
             except Exception as error:  # noqa: BLE001  (the run ends with it)
                 fail(error)
+            finally:
+                self._compiling = None
 
+        self._compiling = opening.engine
         self._thread = threading.Thread(target=swap, name="pix2live switch", daemon=True)
         self._thread.start()
 
@@ -86,7 +100,9 @@ class Switcher:
             size = running.size
             if size is None:
                 raise SettingsError("the run has ended")
-            engine = open_engine(model, backend=backend)
+            chosen = backend or same_backend(running)
+            precision = "auto" if backend else running.asked_precision
+            engine = open_engine(model, backend=chosen, precision=precision)
             if self._stage.keeper is not None:
                 engine = self._stage.keeper.wrap(engine)
             engine.open(size, depth=running.depth)
@@ -98,7 +114,18 @@ class Switcher:
 
     def _hand_over(self, engine: Engine, crossfade_ms: float) -> None:
         before = filter_label(self._stage.engine)
-        self._stage.swap_in(engine, crossfade_ms)
+        if not self._stage.swap_in(engine, crossfade_ms):
+            return
         self._on_switched(engine)
         label = filter_label(engine)
         self._notes.append(f"switched to {label if label != before else engine.name}")
+
+
+def same_backend(engine: Engine) -> str:
+    """Return what `open_engine` is to be told for another filter to be computed as ``engine`` is.
+
+    ``auto`` for what computes nothing, and for engines that nobody can ask for by name.
+    """
+    if engine.name == "identity" or engine.name not in backend_names():
+        return "auto"
+    return f"{engine.name}:{engine.asked_device}" if engine.asked_device else engine.name

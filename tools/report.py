@@ -29,8 +29,15 @@ STATS_SCHEMA = 1
 class LiveStatus:
     """One line on a terminal while a pipeline runs; anywhere else only the notes, once each."""
 
-    def __init__(self, pipeline: Pipeline, console: Console, frames: int | None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        console: Console,
+        frames: int | None,
+        build: BuildProgress | None = None,
+    ) -> None:
         self._pipeline = pipeline
+        self._build = build
         self._console = console
         self._said: set[str] = set()
         self._progress: Progress | None = None
@@ -73,20 +80,27 @@ class LiveStatus:
         if recent is None:
             return f"{label}  waiting for frames"
         dropped = sum(stats.dropped().values())
-        return f"{label}  {recent[0]:.1f} fps  age {recent[1]:.0f} ms  dropped {dropped}"
+        line = f"{label}  {recent[0]:.1f} fps  age {recent[1]:.0f} ms  dropped {dropped}"
+        building = self._build is not None and self._pipeline.compiling
+        return f"{line}  {self._build.text}" if self._build and building else line
 
 
 class BuildProgress:
     """Says how far an engine is that has to be built before the first frame; it takes minutes."""
 
     def __init__(self, console: Console, cancelled: Callable[[], bool]) -> None:
+        self.text = ""
+        """How far it is, once others have the screen; see `LiveStatus`."""
         self._console = console
         self._cancelled = cancelled
         self._status: Status | None = None
+        self._has_screen = True
 
     def __call__(self, progress: Any) -> bool:
         """Take an `engines.nvidia.tensorrt_builder.Progress`; return False to cancel."""
         if progress.depth == 0:
+            self.text = f"building the engine: {progress.phase}, {progress.step}/{progress.steps}"
+        if progress.depth == 0 and self._has_screen:
             if self._status is None:
                 self._console.print("building an engine for this GPU: once, it may take minutes")
                 self._status = self._console.status("")
@@ -98,6 +112,8 @@ class BuildProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Leave the screen: what is still being built goes on beside a stand-in."""
+        self._has_screen = False
         if self._status is not None:
             self._status.stop()
 

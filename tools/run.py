@@ -89,7 +89,8 @@ class Settings:
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, openvino, onnxruntime, torch or identity; never replaced by another.",
+    help="auto, openvino, onnxruntime, torch or identity; no other takes its place, but for the"
+    " time that it compiles (see --no-stand-in).",
 )
 @click.option(
     "--precision",
@@ -298,7 +299,7 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> in
             raise
         keep_what_is_loaded()
         frames = settings.frames or (pipeline.info.frames if pipeline.info else None)
-        status = LiveStatus(pipeline, console, frames)
+        status = LiveStatus(pipeline, console, frames, build)
         try:
             pipeline.wait(status.tick)
         except KeyboardInterrupt:

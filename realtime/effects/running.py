@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from engines import Size
 from realtime.effects.base import Context
 from realtime.effects.chain import Chain
 from realtime.frame import Frame
@@ -16,22 +15,20 @@ from realtime.stats import Stats
 class Effects:
     """A chain with its context: takes translated frames, gives finished ones.
 
-    Thread: `apply` and `reset` in the engine's, the rest in the pipeline's.
+    Thread: `apply` in the engine's, the rest in the pipeline's.
     """
 
     def __init__(self, chain: Chain, context: Context, stats: Stats) -> None:
-        self.chain = chain
-        self.context = context
-        self._stats = stats
-        self._frame = Frame(np.empty((0, 0, 3), np.uint8))
-
-    def prepare(self, size: Size) -> None:
-        """Load everything, for frames of ``size``.
+        """Load everything, for frames of ``context.size``.
 
         Raises:
             Pix2liveError: an effect cannot be prepared; all are closed again.
         """
-        self.chain.prepare(size, self.context)
+        self.chain = chain
+        self.context = context
+        self._stats = stats
+        self._frame = Frame(np.empty((0, 0, 3), np.uint8))
+        chain.prepare(context.size, context)
 
     def apply(self, result: Frame, source: Frame) -> Frame | None:
         """Return the finished frame, valid until the next call; None when it is too old now.
@@ -50,11 +47,6 @@ class Effects:
         recent = self._stats.engine_out.recent()
         context.shown_fps = recent[0] if recent else None
         return frame if self.chain.apply(frame, context) else None
-
-    def reset(self, label: str) -> None:
-        """Another filter runs from now on: what was drawn before is not continued."""
-        self.context.label = label
-        self.chain.reset()
 
     def close(self) -> None:
         """Free everything."""

@@ -137,3 +137,11 @@ def test_a_run_as_json_names_every_place_of_a_drop() -> None:
         "null too old": 5,
     }
     assert Stats().fps() == 0.0
+
+
+def test_the_longest_gap_is_between_new_frames() -> None:
+    sink = SinkStats("window")
+    for now_ms, again in ((10, False), (40, False), (60, True), (110, False), (120, False)):
+        sink.shown(5_000_000, now_ms * 1_000_000, again=again)
+    assert sink.longest_gap_ms == 70
+    assert sink.ages.count == 5

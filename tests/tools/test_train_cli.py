@@ -63,6 +63,20 @@ def test_options_and_presets_are_settings(name: str) -> None:
             assert f"[default: {shown}]" in (option.help or ""), option.name
 
 
+@pytest.mark.parametrize("name", ["style", "paired", "unpaired"])
+def test_presets_fit_together(name: str) -> None:
+    needs_training()
+    from tools.train.generators import build_generator, check_crop
+
+    commands = importlib.import_module("tools.train.commands")
+    recipe = importlib.import_module(f"tools.train.{name}")
+    settings = getattr(recipe, f"{CLASSES[name]}Settings")
+    base = {item.name: item.default for item in fields(settings)}
+    for preset in getattr(commands, f"{name.upper()}_PRESETS").values():
+        chosen = {**base, **preset}
+        check_crop(build_generator(chosen["generator"]), chosen["crop_px"])
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

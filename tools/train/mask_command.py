@@ -25,7 +25,9 @@ MASK_PRESETS: Final[dict[str, Preset]] = {
 @click.option("--people", type=FOLDER, required=True, help="Folder of clips and pictures with.")
 @click.option("--backgrounds", type=FOLDER, required=True, help="Folder of pictures without.")
 @click.option("--teacher", type=FILE, required=True, help="A segmentation network, in ONNX.")
-@click.option("--overlap", "overlap_weight", type=float, help="Weight of the overlap [default: 0.5].")
+@click.option(
+    "--overlap", "overlap_weight", type=float, help="Weight of the overlap [default: 0.5]."
+)
 @shared_options(MASK_PRESETS)
 def mask(**given: Any) -> None:
     """Where the people are: distilled from a larger segmentation network."""
