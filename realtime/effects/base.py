@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from engines import Pixels, Size
@@ -90,7 +91,8 @@ class Effect(ABC):
             context: of the run.
 
         Returns:
-            uint8 (H, W, 3) BGR of the same size; valid until the next call.
+            uint8 (H, W, 3) BGR of the same size; valid until the next call. A view, a read-only
+            picture or one that is kept will do: the chain copies it for the next effect.
         """
 
     def reset(self) -> None:
@@ -106,7 +108,7 @@ class FunctionEffect(Effect):
     def __init__(self, function: EffectFunction, *, name: str = "", latency_ms: float = 1.0):
         super().__init__()
         self.function = function
-        self.name = name or getattr(function, "__name__", "function")
+        self.name = name or function_name(function)
         self.latency_ms = latency_ms
 
     def process(self, frame: Frame, context: Context) -> Pixels:
@@ -114,6 +116,13 @@ class FunctionEffect(Effect):
 
     def __call__(self, frame: Frame, context: Context) -> Pixels:
         return self.function(frame, context)
+
+
+def function_name(function: Any) -> str:
+    """Return what to call ``function``, which may be a `functools.partial` or an object."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def effect(function: EffectFunction) -> FunctionEffect:

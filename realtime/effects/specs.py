@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 from engines import EffectError, Pix2liveError, SettingsError
-from realtime.effects.base import Effect, FunctionEffect
+from realtime.effects.base import Effect, FunctionEffect, function_name
+from realtime.effects.chain import user_place
 
 EFFECTS: Final[dict[str, str]] = {
     "rectangle": "realtime.effects.regions:Rectangle",
@@ -27,6 +30,8 @@ EFFECTS: Final[dict[str, str]] = {
 }
 """Name -> class; each has ``from_words(words: str) -> Effect``, given what follows the colon."""
 
+_loads = itertools.count()
+
 
 def open_effect(spec: Any) -> Effect:
     """Return the effect that ``spec`` asks for; nothing is loaded but its module.
@@ -38,12 +43,12 @@ def open_effect(spec: Any) -> Effect:
 
     Raises:
         SettingsError: there is no such effect, or its words do not fit.
-        EffectError: a file of one's own cannot be loaded.
+        EffectError: a file of one's own cannot be loaded, or a class of one's own cannot be made.
     """
     if isinstance(spec, Effect):
         return spec
     if callable(spec):
-        return _from_object(spec, getattr(spec, "__name__", "function"))
+        return _from_object(spec, function_name(spec))
     name, _, words = str(spec).partition(":")
     if name.endswith(".py"):
         return _from_file(Path(name), words)
@@ -61,27 +66,45 @@ def _from_file(path: Path, name: str) -> Effect:
         raise SettingsError(f"say which effect of {path}: {path}:NAME")
     if not path.is_file():
         raise SettingsError(f"no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Registered like any module, as dataclasses and pickle want it; each load under its own name.
+    private = f"_pix2live_{next(_loads)}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(private, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[private] = module
     try:
         spec.loader.exec_module(module)
-    except Pix2liveError:
-        raise
-    except Exception as error:
-        raise EffectError(f"cannot load {path}: {type(error).__name__}: {error}") from error
-    found = getattr(module, name, None)
-    if found is None:
-        raise SettingsError(f"{path} has no {name!r}")
-    return _from_object(found, name)
+        found = getattr(module, name, None)
+        if found is None:
+            raise SettingsError(f"{path} has no {name!r}")
+        return _from_object(found, name)
+    except BaseException as error:
+        sys.modules.pop(private, None)
+        if isinstance(error, (Pix2liveError, KeyboardInterrupt)):
+            raise
+        raise EffectError(_failed(f"cannot load {path}", error)) from error
 
 
 def _from_object(found: Any, name: str) -> Effect:
     if isinstance(found, Effect):
         return found
     if isinstance(found, type) and issubclass(found, Effect):
-        return found()
+        try:
+            return found()
+        except Pix2liveError:
+            raise
+        except Exception as error:
+            raise EffectError(_failed(f"cannot make the effect {name}", error)) from error
     if callable(found):
         return FunctionEffect(found, name=name)
     raise SettingsError(f"{name} is no effect: a function (frame, context) -> pixels, or an Effect")
+
+
+def _failed(what: str, error: BaseException) -> str:
+    """Return in one line what failed, where in the user's code, and why."""
+    place, message = user_place(error.__traceback__), str(error)
+    if isinstance(error, SyntaxError):  # not yet code: it has no traceback there
+        place, message = f"{Path(error.filename or '').name}:{error.lineno}", error.msg
+    said = f"{type(error).__name__}: {message}".splitlines()[0]
+    return f"{what} ({place}): {said}" if place else f"{what}: {said}"

@@ -9,13 +9,22 @@ class Words:
     """Words between semicolons, ``name=value`` or a value alone, taken one after the other.
 
     What nobody has taken at the end is an error: a word with a slip in it must not be ignored.
+
+    Raises:
+        SettingsError: a name is given twice.
     """
 
     def __init__(self, effect: str, text: str) -> None:
         self._effect = effect
         items = [word.strip() for word in text.split(";")] if text else []
         self._plain = [word for word in items if word and "=" not in word]
-        self._named = dict(word.split("=", 1) for word in items if "=" in word)
+        self._named: dict[str, str] = {}
+        for word in items:
+            name, equals, value = word.partition("=")
+            if equals and name in self._named:
+                raise SettingsError(f"{effect}: {name} is given twice")
+            if equals:
+                self._named[name] = value
 
     def plain(self) -> str | None:
         """Take the next value without a name."""
