@@ -96,14 +96,13 @@ class Pipeline:
         self.source = open_source(source)
         self.engine = engine if isinstance(engine, Engine) else open_engine(engine)
         self.sinks = [open_sink(sink) for sink in sinks]
-        refuse_shared_paths(self.source, self.sinks)
         self.mode = mode or "freshest"
         self.size: Size | None = None
         """(width, height) that the engine works at; known once it runs."""
         self.info: SourceInfo | None = None
         self.stats = Stats()
         self.notes: list[str] = []
-        """What the pipeline itself has to say; `all_notes` adds source, engine and sinks."""
+        """Of the pipeline itself; `all_notes` adds source, engine and sinks."""
         self._asked_mode = mode
         self._asked_size = size
         self._look = Look(check_view(view), split_at, overlay)
@@ -116,6 +115,7 @@ class Pipeline:
             max_age_ms=max_age_ms,
             stats=self.stats,
         )
+        refuse_shared_paths(self.source, self.sinks, self._chain.effects)
         self._effects: Effects | None = None
         self._keeper = None if keep_fps is None else Keeper(keep_fps, keep_sizes)
         self._seconds = seconds
@@ -154,7 +154,8 @@ class Pipeline:
             self.stats.started_ns = self.stats.ended_ns = now_ns
             if self._seconds is not None:
                 self._deadline_s = now_ns / 1e9 + self._seconds
-            for stage in self._wired().threads():
+            assert self._stages is not None
+            for stage in self._stages.threads():
                 stage.start()
         except BaseException as error:
             self._control.fail(error)
@@ -169,8 +170,7 @@ class Pipeline:
         Raises:
             Pix2liveError: the first error of any stage, or that one does not end.
         """
-        run = self._stages
-        if run is None:
+        if (run := self._stages) is None:
             raise SettingsError("start the pipeline before waiting for it")
         interrupt: KeyboardInterrupt | None = None
         next_tick_s = time.monotonic() + LIVE_TICK_S
@@ -204,6 +204,7 @@ class Pipeline:
         """End the run soon: frames on their way are finished. Any thread, or a signal handler."""
         self._stopping = True
         self.source.cancel()
+        self._chain.cancel()
 
     def abort(self) -> None:
         """End the run now: recordings are closed, frames on their way may be lost. Any thread."""
@@ -270,10 +271,9 @@ class Pipeline:
         """Open one more sink while the pipeline runs (not one that needs the main thread)."""
         if self._stages is None or self._closed:
             raise SettingsError("add_sink works while the pipeline runs")
-        opened = open_sink(sink)
-        if opened.main_thread:
+        if (opened := open_sink(sink)).main_thread:
             raise SettingsError(f"{opened.name} needs the main thread: give it at the start")
-        refuse_shared_paths(self.source, [*self.sinks, opened])
+        refuse_shared_paths(self.source, [*self.sinks, opened], self._chain.effects)
         self._open_outlet(opened, view).start()
         self.sinks.append(opened)
         return opened
@@ -342,7 +342,8 @@ class Pipeline:
             self._switcher.take_over(self._opening, lambda error: self._stopping or fail(error))
 
     def _open_outlet(self, sink: Sink, view: str | None = None) -> Outlet:
-        outlet = self._wired().outlets.open(sink, view)
+        assert self._stages is not None
+        outlet = self._stages.outlets.open(sink, view)
         presenter = outlet.presenter
         sink.actions |= presenter.actions() | {
             "n": self.next_filter,
@@ -359,14 +360,12 @@ class Pipeline:
 
     def _switched(self, engine: Engine) -> None:
         self.engine = engine
-        self._wired().outlets.switched(engine)
-
-    def _wired(self) -> Run:
         assert self._stages is not None
-        return self._stages
+        self._stages.outlets.switched(engine)
 
     def _unwind(self) -> None:
         self.source.cancel()
+        self._chain.cancel()
         if self._stages is not None:
             self._stages.unwind()
 

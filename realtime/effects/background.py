@@ -85,4 +85,8 @@ class Latest(Generic[In, Out]):
                 return
             del item
             # Items offered meanwhile replace each other: the newest is taken after the pause.
-            self._closing.wait(max(0.0, started_s + self._pause_s - time.monotonic()))
+            self._rest(max(0.0, started_s + self._pause_s - time.monotonic()))
+
+    def _rest(self, rest_s: float) -> None:
+        """Wait between two items; `close` ends it."""
+        self._closing.wait(rest_s)

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from engines import Pixels, Size
@@ -71,6 +72,8 @@ class Effect(ABC):
     def __init__(self) -> None:
         self.notes: list[str] = []
         """What a person should know."""
+        self.paths: tuple[Path, ...] = ()
+        """Files that it reads: no sink may write over them."""
 
     def prepare(self, size: Size, context: Context) -> None:
         """Get ready for frames of ``size`` (width, height): load, allocate, check. Called again
@@ -97,6 +100,9 @@ class Effect(ABC):
 
     def reset(self) -> None:
         """Forget earlier frames: what comes next has nothing to do with them."""
+
+    def cancel(self) -> None:
+        """The run is ending: wait for nothing any more. Any thread."""
 
     def close(self) -> None:
         """Free everything. Also after a `prepare` that failed; more than once is no error."""

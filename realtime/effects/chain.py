@@ -137,6 +137,10 @@ class Chain(Effect):
             except Exception as error:  # noqa: BLE001  (whatever user code raises)
                 self._fails(place, item, error)
 
+    def cancel(self) -> None:
+        for item in self.effects:
+            item.cancel()
+
     def close(self) -> None:
         """Close all effects.
 

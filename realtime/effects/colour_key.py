@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Final
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 
 from engines import Pixels, SettingsError
 from realtime.effects.base import Context
+from realtime.effects.colours import read_rgb
 from realtime.effects.mask import Mask, mask_words
 from realtime.effects.words import Words
 from realtime.frame import Frame
@@ -137,13 +137,7 @@ def _chroma(colour: str) -> tuple[float, float]:
     Raises:
         SettingsError: it is no colour, or a grey one.
     """
-    found = COLOURS.get(colour.lower())
-    if found is None:
-        if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-            known = ", ".join(COLOURS)
-            raise SettingsError(f"key: a colour is #rrggbb or one of {known}, found {colour!r}")
-        found = tuple(bytes.fromhex(colour[1:]))  # type: ignore[assignment]
-    pixel = np.array(found, np.uint8).reshape(1, 1, 3)
+    pixel = np.array(read_rgb(colour, COLOURS, "key"), np.uint8).reshape(1, 1, 3)
     _, cr, cb = (float(part) - 128 for part in cv2.cvtColor(pixel, cv2.COLOR_RGB2YCrCb)[0, 0])
     if math.hypot(cb, cr) < LEAST_CHROMA:
         raise SettingsError(f"key: {colour} is nearly grey; a key needs a colour")

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -155,6 +155,7 @@ class FaceMask(Mask):
             if not least <= value <= most:
                 raise SettingsError(f"face: {label} must be {least:g} to {most:g}, found {value:g}")
         self.model = Path(model)
+        self.paths = (self.model,)
         self.shape, self.margin, self.score = shape, margin, score
         self.hold_ms, self.smooth_ms = hold_ms, smooth_ms
         self.width_px, self.most_hz = width_px, most_hz
@@ -238,8 +239,9 @@ class FaceMask(Mask):
             if found is not None and found is not self._used:
                 self._used = found
                 if found.picture.generation == self._generation:
-                    follow(found.tracks, found.picture.grey, picture.grey)
-                    self._correct(found.tracks, frame.pts_ns)
+                    tracks = [replace(track) for track in found.tracks]  # results are shared
+                    follow(tracks, found.picture.grey, picture.grey)
+                    self._correct(tracks, frame.pts_ns)
             self._worker.offer(picture)
         context.faces = [track.face(self._scale) for track in self._tracks]
         return self._draw(context.faces)
@@ -258,9 +260,9 @@ class FaceMask(Mask):
             part = np.float32(1 - math.exp(-past_ms / self.smooth_ms) if self.smooth_ms else 1)
             if old.adrift:  # nothing else knows where it is
                 part = np.float32(1)
-            old.centre += part * (new.centre - old.centre)
-            old.size += part * (new.size - old.size)
-            old.landmarks += part * (new.landmarks - old.landmarks)
+            old.centre = old.centre + part * (new.centre - old.centre)
+            old.size = old.size + part * (new.size - old.size)
+            old.landmarks = old.landmarks + part * (new.landmarks - old.landmarks)
             old.score, old.corrected_ns = new.score, now_ns
             old.seen, old.missed_ns, old.adrift = old.seen + 1, None, False
         for lost in left:

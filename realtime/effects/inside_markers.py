@@ -80,6 +80,7 @@ class InsideMarkers(Mask):
             calibration=calibration,
             hold_ms=hold_ms,
         )
+        self.paths = self.options.paths
         self._mask: Pixels | None = None
 
     @classmethod

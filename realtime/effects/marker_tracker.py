@@ -84,6 +84,8 @@ class Tracker:
         self._calibration: Calibration | None = None
         self._sizes_m: dict[int | None, float] = {}
         self._hold_ms = 0.0
+        self._given: set[int] = set()
+        """What is in the context; a `reset` does not know the context."""
         self.reset()
 
     def join(
@@ -112,7 +114,7 @@ class Tracker:
                     raise SettingsError("two marker effects have different sizes for one marker")
 
     def reset(self) -> None:
-        """Forget where markers were."""
+        """Forget where markers were; the next `update` takes them out of the context."""
         self._tracks: dict[int, _Track] = {}
         self._markers: dict[int, Marker] = {}
         self._done: tuple[int, int] | None = None
@@ -120,8 +122,9 @@ class Tracker:
 
     def withdraw(self, context: Context) -> None:
         """Take this tracker's markers out of the context."""
-        for number in self._markers:
+        for number in self._given:
             context.markers.pop(number, None)
+        self._given.clear()
 
     def update(self, frame: Frame, context: Context) -> dict[int, Marker]:
         """Return the markers of ``frame``, those held too; they are in the context as well."""
@@ -152,6 +155,7 @@ class Tracker:
             for number, track in sorted(self._tracks.items())
         }
         context.markers.update(self._markers)
+        self._given.update(self._markers)
         self._done, self._last_ns = this, now_ns
         self.frames += 1
         return self._markers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -70,7 +71,10 @@ class MarkerOptions:
             )
         if not 0 <= hold_ms <= 60_000:
             raise SettingsError(f"{effect}: hold is 0 to 60000 ms, found {hold_ms:g}")
+        self.paths: tuple[Path, ...] = ()
+        """The file that is read, if any."""
         if isinstance(calibration, (str, os.PathLike)):
+            self.paths = (Path(calibration),) if str(calibration) else ()
             calibration = Calibration.load(calibration) if str(calibration) else None
         self.effect, self.size_m, self.calibration = effect, size_m, calibration
         self.hold_ms = hold_ms
@@ -184,6 +188,7 @@ class Markers(Effect):
             calibration=calibration,
             hold_ms=hold_ms,
         )
+        self.paths = self.options.paths
 
     @classmethod
     def from_words(cls, words: str) -> Markers:

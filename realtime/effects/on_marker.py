@@ -89,8 +89,10 @@ class OnMarker(Effect):
             calibration=calibration,
             hold_ms=hold_ms,
         )
+        self.paths: tuple[Path, ...] = self.options.paths
         self._still: Pixels | None = None
         self._playing: Playing | None = None
+        self._played_notes: list[str] = []
         self._open(picture)
         self._smaller: list[Pixels] = []
         self._canvas: Pixels | None = None
@@ -123,24 +125,33 @@ class OnMarker(Effect):
                 )
             self._still = picture
         elif isinstance(picture, Source):
-            self._playing = Playing(picture)
+            self._play(picture)
         elif picture != TRANSLATED:
             path = Path(picture)
             if is_picture(path) and path.is_file():
                 self._still = read_picture(path)
+                self.paths += (path,)
             else:
-                self._playing = Playing(open_source(picture))
+                self._play(open_source(picture))
+
+    def _play(self, source: Source) -> None:
+        self._playing = Playing(source)
+        self.paths += () if source.path is None else (source.path,)
 
     def prepare(self, size: Size, context: Context) -> None:
         self.options.prepare(size, context, self.notes)
         if self._playing is not None:
             self._playing.start(wait=not context.live)
+            self._tell()
         if self._still is not None:
             self._smaller = [self._still]
 
     def process(self, frame: Frame, context: Context) -> Pixels:
         # A video goes on while its marker is out of sight.
-        moving = self._playing.at(frame.pts_ns) if self._playing is not None else None
+        moving = None
+        if self._playing is not None:
+            moving = self._playing.at(frame.pts_ns)
+            self._tell()
         markers = self.options.find(frame, context)
         pixels = frame.pixels
         if self.over == "captured" and frame.source is not None:
@@ -183,12 +194,26 @@ class OnMarker(Effect):
                 self._smaller.append(_divided(self._smaller[-1], 2))
         return self._smaller[place]
 
+    def _tell(self) -> None:
+        """Keep the notes of what plays among this effect's own."""
+        assert self._playing is not None
+        notes = [f"{self.name} {self.id}: {note}" for note in self._playing.notes]
+        if notes != self._played_notes:
+            own = [note for note in self.notes if note not in self._played_notes]
+            self.notes[:], self._played_notes = own + notes, notes
+
     def reset(self) -> None:
         self.options.reset()
+
+    def cancel(self) -> None:
+        """Make a `process` that waits for a video return soon. Any thread."""
+        if self._playing is not None:
+            self._playing.cancel()
 
     def close(self) -> None:
         if self._playing is not None:
             self._playing.close()
+            self._tell()
 
 
 def _divided(picture: Pixels, times: int) -> Pixels:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines import Pixels, SettingsError, Size
 from realtime.effects.base import Context, Effect
+from realtime.effects.colours import read_rgb
 from realtime.effects.patches import (
     Patch,
     Place,
@@ -31,12 +32,12 @@ SIZE_PX: Final = 24.0
 COLOURS: Final = {
     "white": (255, 255, 255),
     "black": (0, 0, 0),
-    "red": (0, 0, 255),
+    "red": (255, 0, 0),
     "green": (0, 255, 0),
-    "blue": (255, 0, 0),
-    "yellow": (0, 255, 255),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
 }
-"""BGR; others as ``#rrggbb``."""
+"""What a text's colour may be called, as (R, G, B)."""
 LARGEST_PX: Final = 8192
 """A patch with longer sides is a slip in a number, and would only eat memory."""
 
@@ -75,6 +76,7 @@ class PictureOverlay(Effect):
         if not 0 <= opacity <= 1:
             raise SettingsError(f"picture: the opacity must be 0 to 1, found {opacity:g}")
         self.path, self.at, self.width = Path(path), at, width
+        self.paths = (self.path,)
         self.opacity, self.marker = opacity, marker
         self.latency_ms = 0.1 if marker is None else 0.3
         self._picture: Pixels | None = None
@@ -197,7 +199,8 @@ class TextOverlay(Effect):
         if not 4 <= size_px <= 500:
             raise SettingsError(f"text: the size must be 4 to 500 pixels, found {size_px:g}")
         self.text, self.at, self.size_px = text, at, size_px
-        self.colour = read_colour(colour)
+        red, green, blue = read_rgb(colour, COLOURS, self.name)
+        self.colour = blue, green, red
         refuse_unknown_letters(text)
         self._patch: Patch | None = None
         self._corner = (0, 0)
@@ -261,24 +264,6 @@ class StatusOverlay(Effect):
         text = f"{context.label}  {fps}  age {context.age_ms:3.0f} ms".strip()
         draw_panel(frame.pixels, [(text,)], at_top=self.at_top)
         return frame.pixels
-
-
-def read_colour(word: str) -> tuple[int, int, int]:
-    """Return (blue, green, red) of a name or ``#rrggbb``.
-
-    Raises:
-        SettingsError: it is neither.
-    """
-    if word in COLOURS:
-        return COLOURS[word]
-    digits = word.removeprefix("#")
-    try:
-        red, green, blue = bytes.fromhex(digits)
-    except ValueError:
-        raise SettingsError(
-            f"no colour {word!r}; there are: {', '.join(COLOURS)}, and #rrggbb"
-        ) from None
-    return blue, green, red
 
 
 def _place(words: Words, at: str) -> Place:

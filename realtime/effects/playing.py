@@ -28,13 +28,19 @@ class Playing:
     Recordings play by the time that `at` is given, again and again; of a live source the newest
     picture counts. A live run does not wait: while a picture is late, the one before it stays.
 
-    Thread: `start`, `at` and `close` from one thread at a time.
+    Thread: `start`, `at` and `close` from one thread at a time; `cancel` and `notes` from any.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._lock = threading.Lock()
+        """Of the two below: a source is not closed under a thread that reads it."""
+        self._reading = False
+        self._abandoned = False
+        self._own_notes: list[str] = []
+        self._earlier_notes: list[str] = []
         self._error: Exception | None = None
         self._shown: Pixels | None = None
 
@@ -46,11 +52,13 @@ class Playing:
                 same pictures.
 
         Raises:
-            SourceError: it cannot be opened.
+            SourceError: it cannot be opened, or an earlier `close` did not get its thread to end.
         """
         self._wait = wait
         if self._thread is not None:
             return
+        if self._reading:
+            raise SourceError(f"{self.source.name}: still waits for its last read; try again later")
         info = self.source.open(None, realtime=self.source.live)
         self._live = self.source.live
         scale = min(1.0, MOST_PX / max(info.size))
@@ -58,11 +66,13 @@ class Playing:
         self._size: Size = (width, height)
         self._step_ns = round(NS_PER_S / (info.fps or DEFAULT_FPS))
         self._stop.clear()
+        self._own_notes, self._earlier_notes = [], []
         self._error = self._shown = None
         self._next: tuple[int, Pixels] | None = None
         self._last_ns: int | None = None
         self._position_ns = 0
         self._ready: queue.Queue[tuple[int, Pixels]] = queue.Queue(AHEAD)
+        self._reading, self._abandoned = True, False
         self._thread = threading.Thread(
             target=self._read, name=f"pix2live {self.source.name} on a marker", daemon=True
         )
@@ -94,18 +104,39 @@ class Playing:
             raise self._error
         return self._shown
 
-    def close(self) -> None:
-        """End the thread and close the source; more than once is no error."""
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the source, of this round and the one before."""
+        return list(dict.fromkeys([*self._earlier_notes, *self.source.notes, *self._own_notes]))
+
+    def cancel(self) -> None:
+        """Make an `at` that waits return soon, and end the reading; `close` is still needed."""
         self._stop.set()
         self.source.cancel()
+
+    def close(self) -> None:
+        """End the thread and close the source; more than once is no error.
+
+        A thread that does not end closes the source itself when it does; a note says so.
+        """
+        self.cancel()
         if self._thread is not None:
             self._thread.join(JOIN_S)
             self._thread = None
-        self.source.close()
+        with self._lock:
+            if not self._reading:
+                self.source.close()
+            elif not self._abandoned:
+                self._abandoned = True
+                self._own_notes.append(
+                    f"{self.source.name} does not answer: it is left open until its last read ends"
+                )
 
     def _take(self) -> bool:
-        """Get the next picture ready; False where there is none, or none yet."""
+        """Get the next picture ready; False where there is none, none yet, or none any more."""
         while self._next is None:
+            if self._stop.is_set():
+                return False
             try:
                 self._next = (
                     self._ready.get(timeout=0.05) if self._wait else (self._ready.get_nowait())
@@ -121,14 +152,24 @@ class Playing:
         try:
             while not self._stop.is_set():
                 last_ns = self._play_once(offset_ns)
-                if self._live or self._stop.is_set():
+                if self._stop.is_set():
+                    return
+                if self._live:
+                    self._own_notes.append(f"{self.source.name} has ended; its last picture stays")
                     return
                 if last_ns is None:
                     raise SourceError(f"{self.source.name}: no frame to show on the marker")
                 offset_ns = last_ns + self._step_ns
+                self._earlier_notes = list(self.source.notes)  # opening empties them
                 self.source.open(None, realtime=False)
         except Exception as error:  # noqa: BLE001  (raised where the picture is asked for)
-            self._error = error
+            if not self._stop.is_set():  # what was cancelled may fail as it likes
+                self._error = error
+        finally:
+            with self._lock:
+                self._reading = False
+                if self._abandoned:
+                    self.source.close()
 
     def _play_once(self, offset_ns: int) -> int | None:
         """Read to the end; return the time of the last picture."""

@@ -22,8 +22,8 @@ class Region(Mask):
     """A mask that is the same on every frame: drawn, feathered and inverted once.
 
     Its corners are pixels, or, where none is above 1, shares of width and height. Pixels are
-    those of the first size that it is prepared for; at another working size the region is scaled
-    with the picture.
+    those of the frames, which keep their size in a run, whatever size the filter works at. Where
+    the same object is prepared for another size later (a second run), it is scaled.
     """
 
     latency_ms = 0.2

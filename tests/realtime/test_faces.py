@@ -168,9 +168,14 @@ def test_live_the_face_is_found_in_a_thread_and_followed_between() -> None:
     # The next detection would come after 50 s: all this is following, while the camera pans.
     wide = [cv2.copyMakeBorder(picture, 0, 0, 80, 80, cv2.BORDER_REPLICATE) for picture in clip()]
     panned = [np.ascontiguousarray(image[:, 80 - 3 * n :][:, :320]) for n, image in enumerate(wide)]
+    assert item._worker is not None
+    found = item._worker.newest()
+    assert found is not None
+    before = found.tracks[0].centre.copy()
     for number, (faces, _, _) in enumerate(play(item, panned, context)):
         assert len(faces) == 1
         assert overlap(faces[0], detected(panned[number])) > 0.6
+    assert (found.tracks[0].centre == before).all(), "the worker's result is shared"
     assert overlap(faces[0], detected(panned[0])) < 0.3, "it has moved"
     item.reset()
     assert play(item, clip()[:3], context)[-1][0] == [], "found before the reset"

@@ -215,6 +215,19 @@ def test_of_two_equal_markers_the_one_that_was_followed() -> None:
     assert errors(context.markers[7], truth).max() > 50, "a new one: the larger"
 
 
+def test_a_marker_that_was_forgotten_leaves_no_ghost() -> None:
+    markers, context = prepared("markers:hold=60000")
+    context.markers[3] = mine = object()
+    for index in (0, 2):
+        markers.process(as_frame(by_hand_frames()[0], index), context)
+        assert context.markers.keys() == {3, 7}
+        markers.reset()
+        if index:
+            markers.prepare((320, 240), context)
+        markers.process(as_frame(np.full_like(by_hand_frames()[0], 128), index + 1), context)
+        assert context.markers == {3: mine}, "what others put there stays"
+
+
 def test_a_marker_that_is_put_elsewhere_does_not_glide_there() -> None:
     here = Scene(motion=lambda _: Pose((-0.15, 0, 0.6)), steps=1)
     there = Scene(motion=lambda _: Pose((0.15, 0.05, 0.6)), steps=1)

@@ -270,8 +270,12 @@ def test_a_file_that_is_no_picture(tmp_path: Path, data: bytes | None, said: str
         ("text", "there is none: text:Hello"),
         ("text: ;size=20", "there is none"),
         ("text:Hi;size=2000", "the size must be 4 to 500 pixels, found 2000"),
-        ("text:Hi;colour=reddish", "no colour 'reddish'; there are: white, black"),
-        ("text:Hi;colour=#12345", "and #rrggbb"),
+        ("text:Hi;colour=reddish", "text: a colour is #rrggbb or one of white, .* 'reddish'"),
+        ("text:Hi;colour=#12345", "found '#12345'"),
+        ("text:Hi;colour=ffcc00", "found 'ffcc00'"),
+        ("text:Hi;colour=ff cc 00", "found 'ff cc 00'"),
+        ("key:ffcc00", "key: a colour is #rrggbb or one of green, .* found 'ffcc00'"),
+        ("key:#ff cc 00", "found '#ff cc 00'"),
         ("text:Hi;large", "does not know 'large'"),
         ("status:left", "does not know 'left'"),
     ],
@@ -287,6 +291,7 @@ def test_a_width_that_would_fill_the_memory(tmp_path: Path) -> None:
 
 
 def test_text_has_its_colour_an_outline_and_its_place() -> None:
+    assert TextOverlay("Hello", colour="Red").colour == (0, 0, 255), "BGR"
     picture = draw("text:Hello;at=10,20;size=24;colour=#ff8000")
     left, top, right, bottom = changed(picture)
     assert 10 <= left <= 14
