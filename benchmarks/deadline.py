@@ -33,7 +33,7 @@ from tools.run import SWITCH_INTERVAL_S, keep_what_is_loaded
 FPS = 30.0
 ENOUGH_FPS = 27.0
 WITHIN_S = 3.0
-SIZE = (800, 448)
+SIZE = (720, 400)
 """Where the shipped filters need both of two desktop cores for 30 fps."""
 WINDOW_S = 1.0
 PLOT = Path(__file__).parent.parent / "docs" / "images" / "deadline.png"

@@ -226,7 +226,8 @@ class Keeper:
         engine.work_at(self._controller.level)
         self._works_at(engine)
         if len(engine.sizes) == 1:
-            self.notes.append(f"nothing to step to: {filter_label(engine)} takes one size only")
+            why = "one size was given" if self._sizes else f"{filter_label(engine)} takes one only"
+            self.notes.append(f"nothing to step to: {why}")
 
     def frame(self, engine: Engine, spent_ns: int, engine_ns: int, now_ns: int) -> None:
         """Take the times of a frame, with nothing under way in ``engine``; step when it is due.

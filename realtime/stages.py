@@ -246,12 +246,12 @@ class EngineStage(Stage):
         if fading:
             self._fade.mix(frame, result, now_ns if self._one_by_one else frame.pts_ns)
         finished = result if self._effects is None else self._effects.apply(result, frame)
+        now_ns = time.monotonic_ns()
+        if stats.last_out_ns is not None:
+            gap_ms = (now_ns - stats.last_out_ns) / 1e6
+            stats.longest_gap_ms = max(stats.longest_gap_ms, gap_ms)
+        stats.last_out_ns = now_ns
         if finished is not None:
-            now_ns = time.monotonic_ns()
-            if stats.last_out_ns is not None:
-                gap_ms = (now_ns - stats.last_out_ns) / 1e6
-                stats.longest_gap_ms = max(stats.longest_gap_ms, gap_ms)
-            stats.last_out_ns = now_ns
             self._receivers.offer(finished, frame)
         self._inbox.release()
         if not self._inbox.closed:  # what is left in a closed one is still coming

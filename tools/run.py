@@ -204,7 +204,8 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
     console.print(age_table(pipeline))
     for sink in pipeline.sinks:
         if sink.path is not None:
-            console.print(f"written: {sink.path}", highlight=False, markup=False, soft_wrap=True)
+            said = "written" if sink.path.exists() else "no frame came to"
+            console.print(f"{said}: {sink.path}", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

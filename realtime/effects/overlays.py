@@ -38,6 +38,7 @@ COLOURS: Final = {
     "yellow": (255, 255, 0),
 }
 """What a text's colour may be called, as (R, G, B)."""
+UNSEARCHED: Final = "picture: no effect before it looks for markers; put --effect markers there"
 LARGEST_PX: Final = 8192
 """A patch with longer sides is a slip in a number, and would only eat memory."""
 
@@ -128,6 +129,11 @@ class PictureOverlay(Effect):
     def process(self, frame: Frame, context: Context) -> Pixels:
         if self.marker is not None:
             marker = context.markers.get(self.marker)
+            searched = bool(context.markers) or any(
+                x.startswith("markers ") for x in context.values
+            )
+            if not searched and UNSEARCHED not in self.notes:
+                self.notes.append(UNSEARCHED)
             if marker is not None:
                 self._draw_on(frame.pixels, np.asarray(marker.corners, np.float64))
         elif self._patch is not None:

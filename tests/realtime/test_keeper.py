@@ -211,7 +211,7 @@ def test_a_run_steps_down_and_up_and_says_so(monkeypatch: pytest.MonkeyPatch) ->
     stats = pipeline.stats
     with pipeline:
         pipeline.start()
-        outlets = pipeline._wired().outlets
+        outlets = pipeline._stages.outlets
         _until(lambda: stats.working_size == (64, 48))
         _until(lambda: any(outlet.label == "identity 64x48" for outlet in outlets))
         monkeypatch.setattr(Weighed, "s_a_pixel", 0.0)

@@ -213,6 +213,10 @@ def test_without_the_marker_there_is_nothing(tmp_path: Path) -> None:
     context = Context()
     context.markers[7] = SimpleNamespace(corners=np.zeros((4, 2), np.float32))
     assert (draw(effect, context) == GREY).all()
+    assert not effect.notes
+    context.markers.clear()
+    draw(effect, context)
+    assert "no effect before it looks for markers" in effect.notes[0]
 
 
 @pytest.mark.parametrize(

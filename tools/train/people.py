@@ -35,7 +35,7 @@ SHAPES: Final = (16 / 9, 4 / 3)
 ALIGN_PX: Final = 16
 HEAD_SHARE: Final = 0.3
 """Of a person's height, at the top, that is not clothes."""
-NOBODY, AS_IT_WAS = 0.1, 0.3
+NOBODY, AS_IT_WAS = 0.08, 0.37
 """Shares of the lessons; in the rest people are pasted."""
 FURNITURE: Final = 0.4
 """Share of the backgrounds in which stands a part of another one."""
@@ -157,7 +157,9 @@ class Lessons(Dataset[Tensor]):
         found = clip[int(random.integers(len(clip)))]
         if random.random() < 0.5:
             found = self._dressed(found, random)
-        return _tanned(found, random) if random.random() < 0.3 else found
+        if random.random() < 0.3:
+            found = _tanned(found, random)
+        return _bent(found, random) if random.random() < 0.4 else found
 
     def _dressed(self, item: Cutout, random: np.random.Generator) -> Cutout:
         """The same person in other clothes: a background as cloth, with the light of the old."""
@@ -178,10 +180,7 @@ class Lessons(Dataset[Tensor]):
         """A part of a background, (width, height) large, perhaps with one of another in it."""
         room = self._part(size, random)
         if random.random() < FURNITURE:
-            wide, tall = (int(side * random.uniform(0.1, 0.7)) + 1 for side in size)
-            left = int(random.integers(-wide // 2, size[0] - wide // 2))
-            top = int(random.integers(-tall // 2, size[1] - tall // 2))
-            where = np.s_[max(0, top) : top + tall, max(0, left) : left + wide]
+            where = _somewhere(size, random)
             room[where] = self._part(size, random)[where]
         return room
 
@@ -205,12 +204,17 @@ class Lessons(Dataset[Tensor]):
     def _as_it_was(
         self, size: tuple[int, int], random: np.random.Generator
     ) -> tuple[Picture, NDArray[np.uint8]]:
+        """In the room where they were, perhaps with a piece of furniture behind them."""
         item = self._someone(random)
         move = placed(item.mask.shape, size, random, smallest=0.95, largest=1.7)
-        return (
-            _warped(item.frame, move, size, cv2.BORDER_REPLICATE),
-            _warped(item.mask, move, size, cv2.BORDER_REPLICATE),
-        )
+        picture = _warped(item.frame, move, size, cv2.BORDER_REPLICATE)
+        mask = _warped(item.mask, move, size, cv2.BORDER_REPLICATE)
+        if random.random() < FURNITURE:
+            where = _somewhere(size, random)
+            share = _share(mask[where])
+            behind = self._part(size, random)[where]
+            picture[where] = picture[where] * share + behind * (1 - share)
+        return picture, mask
 
     def _pasted(
         self, size: tuple[int, int], random: np.random.Generator
@@ -223,8 +227,7 @@ class Lessons(Dataset[Tensor]):
             frame = item.frame if random.random() < 0.5 else in_other_light(item.frame, random)
             frame = _warped(frame, move, size, cv2.BORDER_REPLICATE)
             mask = _warped(item.mask, move, size, cv2.BORDER_CONSTANT)
-            # Tighter than the mask: the old background shines through a soft edge.
-            share = np.clip((mask[..., None].astype(np.float32) / 255 - 0.4) * 2, 0, 1)
+            share = _share(mask)
             picture = (picture * (1 - share) + frame * share).astype(np.uint8)
             whole = np.maximum(whole, mask)
         return picture, whole
@@ -250,6 +253,38 @@ def _tanned(item: Cutout, random: np.random.Generator) -> Cutout:
     curve = levels ** random.uniform(0.8, 2.2) * 255
     frame = item.frame * (1 - share) + curve[item.frame] * share
     return Cutout(frame.astype(np.uint8), item.mask, item.clothes)
+
+
+def _bent(item: Cutout, random: np.random.Generator) -> Cutout:
+    """The same person in another shape: everything is moved smoothly by up to a tenth."""
+    height, width = item.mask.shape
+    moves = random.normal(0, 0.03 * width, (4, 5, 2)).astype(np.float32)
+    moved = cv2.resize(moves, (width, height), interpolation=cv2.INTER_CUBIC)
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    where = moved + np.dstack([columns, rows]).astype(np.float32)
+    where[..., 1] = np.where(rows > height - 2, rows, where[..., 1])  # bodies reach the lower edge
+    bent = (
+        cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        for picture in (item.frame, item.mask, item.clothes)
+    )
+    return Cutout(*bent)
+
+
+def _somewhere(size: tuple[int, int], random: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a box in a picture (width, height), partly outside perhaps."""
+    wide, tall = (int(side * random.uniform(0.1, 0.7)) + 1 for side in size)
+    left = int(random.integers(-wide // 2, size[0] - wide // 2))
+    top = int(random.integers(-tall // 2, size[1] - tall // 2))
+    return slice(max(0, top), top + tall), slice(max(0, left), left + wide)
+
+
+def _share(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How much of people is seen, (H, W, 1), 0 to 1, when they are put before something else.
+
+    Tighter than the mask: the old background shines through a soft edge.
+    """
+    share: NDArray[np.float32] = np.clip((mask[..., None].astype(np.float32) / 255 - 0.4) * 2, 0, 1)
+    return share
 
 
 def _shares(groups: Sequence[Sequence[object]]) -> NDArray[np.float64]:
