@@ -147,7 +147,6 @@ class EngineStage(Stage):
         super().__init__("engine", control)
         self.engine = engine
         self._opened = [engine]
-        self._closing = threading.Lock()
         self._inbox = inbox
         self._receivers = receivers
         self._effects = effects
@@ -193,12 +192,11 @@ class EngineStage(Stage):
                 self._close_once(engine)
 
     def _close_once(self, engine: Engine) -> None:
-        with self._closing:  # the switching thread closes what comes too late
-            mine = engine in self._opened
-            if mine:
-                self._opened.remove(engine)
-        if mine:
-            engine.close()
+        try:
+            self._opened.remove(engine)  # one step: the switching thread may close it, too
+        except ValueError:
+            return
+        engine.close()
 
     def body(self) -> None:
         limit = self.control.frames

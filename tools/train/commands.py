@@ -19,7 +19,14 @@ TINY: Final[Preset] = {
 """Seen to end within two minutes on two CPU cores: for trying."""
 
 STYLE_PRESETS: Final[dict[str, Preset]] = {
-    "tiny": {**TINY, "steps": 400, "style_px": 256, "imitate": 8, "temporal_weight": 0.0},
+    "tiny": {
+        **TINY,
+        "steps": 400,
+        "style_px": 256,
+        "imitate": 8,
+        "temporal_weight": 0.0,
+        "adversarial_weight": 0.0,
+    },
     "default": {
         "generator": "quarter:48x6:wide",
         "steps": 6000,
