@@ -61,6 +61,11 @@ class Ages:
         ages = sorted(age for _, age in items)
         return fps, ages[len(ages) // 2] / 1e6
 
+    def recent_ms(self, percent: float) -> float:
+        """Return the age in ms that ``percent`` of the last frames stay under; 0 without any."""
+        ages = sorted(age for _, age in self._recent.copy())
+        return ages[min(int(len(ages) * percent / 100), len(ages) - 1)] / 1e6 if ages else 0.0
+
     def summary(self) -> dict[str, float | int | None]:
         """Return count, p50, p95, p99 and max in ms."""
         found: dict[str, float | int | None] = {"frames": self.count}

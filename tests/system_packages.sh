@@ -1,11 +1,12 @@
 #!/bin/sh
 # What pip cannot bring. As root on Debian or Ubuntu it is installed, else the one line to type is
 # printed. "opencv": what OpenCV needs to load and to open windows; otherwise also what the tests
-# need for real screens, streams and cameras (without it those tests are skipped, with the reason).
+# need for real screens, streams, browsers and cameras (without it those tests are
+# skipped, with the reason).
 set -eu
 
-testing="xvfb xdotool x11-utils ffmpeg python3-gst-1.0 gir1.2-gst-rtsp-server-1.0 \
-gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
+testing="xvfb xdotool x11-utils ffmpeg chromium python3-gst-1.0 \
+gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
 
 missing=""
 # Asked by loading it: ldconfig is not in an ordinary user's PATH.

@@ -10,6 +10,7 @@ import click
 
 COMMANDS = {
     "run": ("tools.run:run", "Translate a camera, file, stream or screen, live."),
+    "serve": ("tools.serve:serve", "The page in a browser: its camera, or this machine's."),
     "convert": ("tools.convert:convert", "Weights -> a proven frame model and engines."),
     "demo": ("tools.demo:demo", "See it work: the camera, or a film clip, for ten seconds."),
     "filters": ("tools.filters:filters", "List the shipped filters, or print one card."),

@@ -1,0 +1,1 @@
+"""The page that `pix2live serve` shows, and the server behind it."""

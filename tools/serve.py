@@ -1,0 +1,261 @@
+"""`pix2live serve`: a page that translates its own camera, or shows one of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from engines import (
+    FrameModel,
+    Pix2liveError,
+    SettingsError,
+    Size,
+    filter_names,
+    load_filter,
+    open_engine,
+)
+from realtime import Pipeline, Sink, Source
+from tools.option_types import SizeType
+from tools.run import DEFAULT_FILTER, SWITCH_INTERVAL_S, keep_what_is_loaded
+
+if TYPE_CHECKING:
+    from realtime.web.sessions import PipelineMaker
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="NAME|FILE.onnx",
+    help="The first filter; more of your own may follow. All shipped ones are in the gallery."
+    f"  [default: {DEFAULT_FILTER}]",
+)
+@click.option("--backend", default="auto", show_default=True, metavar="NAME")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "f32", "bf16", "f16"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--size", type=SizeType(), help="Work on SOURCE at this size.  [default: its own]")
+@click.option("--effect", "effects", multiple=True, metavar="SPEC", help="As of run; repeatable.")
+@click.option(
+    "--max-age", "max_age_ms", type=click.FloatRange(0, min_open=True), metavar="MS",
+    help="Show nothing older.",
+)  # fmt: skip
+@click.option(
+    "--sessions",
+    "most",
+    type=click.IntRange(0, 64),
+    default=4,
+    show_default=True,
+    help="How many browsers may have their own camera translated at a time.",
+)
+@click.option("--quality", type=click.IntRange(30, 95), default=80, show_default=True, help="JPEG.")
+@click.option(
+    "--token",
+    metavar="SECRET",
+    help="Who knows it is let in.  [default: a new one where --host is not loopback]",
+)
+@click.option("--allow-host", "allowed", multiple=True, metavar="NAME", help="Also called this.")
+@click.option(
+    "--tls",
+    is_flag=True,
+    help="HTTPS with a certificate of its own: browsers give cameras to secure pages only.",
+)
+@click.option("--cert", type=click.Path(dir_okay=False, path_type=Path), help="Your certificate.")
+@click.option("--key", type=click.Path(dir_okay=False, path_type=Path), help="Its private key.")
+def serve(source: str | None, **options: Any) -> None:
+    """Show a page that translates the camera of whoever opens it, or SOURCE for all to see.
+
+    \b
+    pix2live serve                               this machine's browser, its camera
+    pix2live serve --host 0.0.0.0 --tls          a phone in the same network, its camera
+    pix2live serve 0 --host 0.0.0.0              the camera of a machine without a screen
+    """  # noqa: D301  (click reads \b as a control character)
+    console = Console(stderr=True)
+    try:
+        asyncio.run(_serve(source, console, **options))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("aiohttp", "prometheus_client"):
+            raise
+        raise SettingsError(
+            f"the page needs {error.name}, which is not installed: pip install 'pix2live[web]'"
+        ) from error
+
+
+async def _serve(
+    source: str | None,
+    console: Console,
+    *,
+    host: str,
+    port: int,
+    filters: tuple[str, ...],
+    most: int,
+    quality: int,
+    token: str | None,
+    allowed: tuple[str, ...],
+    tls: bool,
+    cert: Path | None,
+    key: Path | None,
+    **settings: Any,
+) -> None:
+    from realtime.web.addresses import Access, addresses_of
+    from realtime.web.server import WebServer
+    from realtime.web.sessions import Sessions
+    from realtime.web.tokens import new_token
+
+    secure = tls or cert is not None
+    if token is None and host not in LOOPBACK:
+        token = new_token()
+    offered = offered_filters(filters)
+    sessions = Sessions(_pipeline_maker(**settings), offered, most=most)
+    context = certificate_context(host, allowed, cert, key, console) if secure else None
+    access = Access(addresses_of(host, allowed), port, token, secure)
+    server = WebServer(sessions, access, host, tls=context)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        if source is not None:
+            await sessions.start_local(source, quality=quality)
+        await server.start()
+        keep_what_is_loaded()
+        say_where(console, addresses(host, server.port, token, secure=secure), host)
+        await _until_stopped(stop, sessions)
+    finally:
+        await server.close()
+    local = sessions.local
+    if local is not None and isinstance(local.failure, Pix2liveError):
+        raise local.failure
+
+
+def say_where(console: Console, found: list[str], host: str) -> None:
+    """Print the addresses, and the first one for the camera of a phone."""
+    console.print(Text(f"open {found[0]}"), soft_wrap=True)
+    for other in found[1:]:
+        console.print(Text(f"  or {other}"), style="dim", soft_wrap=True)
+    if host not in LOOPBACK and console.is_terminal:
+        console.print(Text(qr_code(found[0]), style="white on black"), soft_wrap=True)
+
+
+async def _until_stopped(stop: asyncio.Event, sessions: Any) -> None:
+    waits = [asyncio.ensure_future(stop.wait())]
+    if sessions.local is not None:
+        waits.append(asyncio.ensure_future(sessions.local.ended.wait()))
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for item in waits:
+        item.cancel()
+
+
+def offered_filters(asked: tuple[str, ...]) -> dict[str, FrameModel]:
+    """Return the filters of the gallery by name: those that were asked for, then the shipped ones.
+
+    Raises:
+        Pix2liveError: one cannot be read, or two have one name.
+    """
+    offered: dict[str, FrameModel] = {}
+    for name in asked or (DEFAULT_FILTER,):
+        model = load_filter(name)
+        if model.name in offered:
+            raise SettingsError(f"two filters are called {model.name}: {name} is one of them")
+        offered[model.name] = model
+    for name in filter_names():
+        model = load_filter(name)
+        offered.setdefault(model.name, model)
+    return offered
+
+
+def _pipeline_maker(
+    *,
+    backend: str,
+    precision: str,
+    size: Size | None,
+    effects: tuple[str, ...],
+    max_age_ms: float | None,
+) -> PipelineMaker:
+    """Return what makes the pipeline of a session."""
+
+    def make(source: Source | str, model: FrameModel, sink: Sink) -> Pipeline:
+        engine = open_engine(model, backend=backend, precision=precision)
+        return Pipeline(
+            source,
+            engine,
+            [sink],
+            mode="freshest",
+            size=size if isinstance(source, str) else None,
+            effects=effects,
+            effect_errors="drop",
+            max_age_ms=max_age_ms,
+            overlay=False,
+        )
+
+    return make
+
+
+def certificate_context(
+    host: str, allowed: tuple[str, ...], cert: Path | None, key: Path | None, console: Console
+) -> Any:
+    """Return the TLS context: of your certificate, or of one made for the machine's addresses.
+
+    Raises:
+        SettingsError: half of a pair, or a certificate that cannot be used.
+    """
+    from engines.cache import EngineCache
+    from realtime.web.addresses import addresses_of
+    from realtime.web.certificate import make_certificate, read_certificate, ssl_context
+
+    if (cert is None) != (key is None):
+        raise SettingsError("--cert and --key belong together: give both, or --tls alone")
+    if cert is not None and key is not None:
+        return ssl_context(read_certificate(cert, key))
+    certificate = make_certificate(addresses_of(host, allowed), EngineCache().folder.parent / "tls")
+    console.print(
+        Text(
+            "  the certificate is of this machine's own making, so browsers ask once; its SHA-256"
+            f" is\n  {certificate.fingerprint}"
+        ),
+        style="dim",
+    )
+    return ssl_context(certificate)
+
+
+def addresses(host: str, port: int, token: str | None, *, secure: bool) -> list[str]:
+    """Return what to open, the likeliest first."""
+    from realtime.web.addresses import LOOPBACK, addresses_of
+
+    scheme = "https" if secure else "http"
+    tail = f"/?token={token}" if token is not None else "/"
+    names = [host]
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        found = sorted(addresses_of(host) - LOOPBACK, key=lambda name: (":" in name, name))
+        names = found or ["localhost"]
+    return [f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{tail}" for name in names]
+
+
+def qr_code(text: str) -> str:
+    """Return ``text`` as a QR code for a terminal, dark on light, two rows a line."""
+    import cv2
+    import numpy as np
+
+    modules = cv2.QRCodeEncoder.create().encode(text) > 0
+    modules = np.pad(modules, 2, constant_values=True)
+    if modules.shape[0] % 2:
+        modules = np.pad(modules, ((0, 1), (0, 0)), constant_values=True)
+    blocks = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
+    rows = zip(modules[::2], modules[1::2], strict=True)
+    return "\n".join("".join(blocks[bool(a), bool(b)] for a, b in zip(*row)) for row in rows)
