@@ -17,7 +17,7 @@ NEVER_IMPORTED = ("tests", "benchmarks", "examples")
 EXTRAS = (
     *("torch", "onnxscript", "onnxruntime", "mss", "skvideo"),
     *("aiortc", "pycuda", "cuda", "safetensors", "tensorrt", "tensorrt_rtx"),
-    *("aiohttp", "prometheus_client", "cryptography"),
+    *("aiohttp", "prometheus_client", "cryptography", "playwright"),
     *("lightning_fabric", "tensorboard", "torchvision", "pydicom"),
 )
 NEEDS_EXTRAS = ("engines.generators.", "engines.export", "tools.train.", "realtime.web.")

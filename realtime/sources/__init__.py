@@ -13,7 +13,7 @@ from realtime.sources.base import Source, SourceInfo
 
 __all__ = ["Source", "SourceInfo", "open_source", "parse_size"]
 
-KINDS = "0, /dev/video0, a file, a folder of pictures, a URL, screen, test-pattern"
+KINDS = "0, /dev/video0, a file, a folder of pictures, a URL, page:URL, screen, test-pattern"
 
 
 def open_source(spec: str | int | os.PathLike[str] | Source) -> Source:
@@ -21,8 +21,9 @@ def open_source(spec: str | int | os.PathLike[str] | Source) -> Source:
 
     Args:
         spec: a camera (``0``, ``/dev/video0``), a video file, a picture, a folder of pictures, a
-            URL (RTSP, HTTP, TCP, ...), ``screen`` or ``screen:2``, ``test-pattern`` or
-            ``test-pattern:1280x720@60``, or a `Source`, which is returned as it is.
+            URL (RTSP, HTTP, TCP, ...), ``page:URL`` (a web page as Chromium draws it),
+            ``screen`` or ``screen:2``, ``test-pattern`` or ``test-pattern:1280x720@60``, or a
+            `Source`, which is returned as it is.
 
     Raises:
         SourceError: it names nothing that is there.
@@ -45,6 +46,10 @@ def open_source(spec: str | int | os.PathLike[str] | Source) -> Source:
         if details and not details.isdigit():
             raise SourceError(f"a screen is 'screen' or 'screen:NUMBER', found {text!r}")
         return ScreenSource(int(details or 1))
+    if kind == "page":
+        from realtime.sources.web_page import WebPageSource
+
+        return WebPageSource(details)
     if kind == "test-pattern":
         return _test_pattern(details)
     if "://" not in text:
