@@ -14,6 +14,7 @@ from aiohttp import WSCloseCode, web
 from engines import SinkError
 from realtime.web import api, streams
 from realtime.web.addresses import Access
+from realtime.web.connection import accept
 from realtime.web.guard import protect
 from realtime.web.keys import SESSIONS, SOCKETS
 from realtime.web.sessions import Sessions
@@ -59,20 +60,25 @@ class WebServer:
         app.on_shutdown.append(_close_sockets)
         app.add_routes([*_page_routes(), web.get("/ws", handle)])
         app.add_routes([*api.routes(), *streams.routes()])
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOPS_WITHIN_S)
+        self._accepting: list[asyncio.Server] = []
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=STOPS_WITHIN_S, lingering_time=1.0
+        )
 
     async def start(self) -> None:
         """Let people in."""
         await self._runner.setup()
         for item in self._sockets:
-            await web.SockSite(self._runner, item, ssl_context=self._tls).start()
+            self._accepting.append(await accept(self._runner, item, tls=self._tls))
 
     async def close(self) -> None:
         """Let everybody go, and end all sessions."""
+        for item in self._accepting:
+            item.close()
         await self._sessions.close()
         await self._runner.cleanup()
-        for item in self._sockets:
-            item.close()
+        for listening in self._sockets:
+            listening.close()
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -75,11 +75,20 @@ def serving(
             yield served
         finally:
             served.call(served.server.close())
+            served.call(_cancel_all())
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(TIMEOUT_S)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+async def _cancel_all() -> None:
+    """Cancel what lingers: connections that had not sent everything."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Page:

@@ -1,0 +1,304 @@
+"""The media parts of a WebRTC peer that aiortc has too, made for the freshest picture.
+
+aiortc's own hand a video frame over only when the next one begins (33 ms at 30 fps), let frames
+pile up before a slow decoder without bound, wait seconds for a lost packet, and start at 0.5 Mbit/s
+and 1.5 at most. These take their place in one peer; nothing here imports aiortc.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import av
+
+CLOCK_HZ = 90_000
+"""Of the time stamps of video in RTP (RFC 3551, section 5)."""
+TIME_BASE = Fraction(1, CLOCK_HZ)
+PATIENCE_S = 0.25
+"""How long a lost packet may hold up the frames after it: two round trips of a far network."""
+MOST_PACKETS = 1024
+FAR = 1000
+"""So many packets back is no late packet, but a sender that began anew."""
+MOST_WAIT_S = 0.1
+"""For the decoder: what waits longer is left out, up to a frame that needs no other."""
+ASK_EVERY = 15
+"""Frames without a whole picture after which one is asked for again."""
+
+MIN_BITS_PER_S = 200_000
+BITS_PER_PIXEL = 0.3
+"""At 30 fps, where VP8 is hard to tell from the picture (41 dB); 2.2 Mbit/s at 640x376."""
+MOST_BITS_PER_S = 8_000_000
+RAISED_FROM, RAISED_AFTER_S = 1.3, 3.0
+LOWERED_FROM = 0.8
+"""Each change of the bitrate costs a whole picture, so not each word of the network is one."""
+
+
+class Packet(Protocol):
+    """What is read of an RTP packet of aiortc."""
+
+    sequence_number: int
+    timestamp: int
+    marker: int
+    _data: bytes
+    """Without the codec's payload descriptor."""
+
+
+@dataclass(slots=True)
+class EncodedFrame:
+    """A frame for the decoder; the names are aiortc's."""
+
+    data: bytes
+    timestamp: int
+
+
+class Reassembly:
+    """Puts the packets of one video stream in order, and joins them to frames (RFC 3550).
+
+    A frame is handed over with the packet that is marked as its last one. A packet that does not
+    come again within `PATIENCE_S` is given up, with all frames before the newest one.
+
+    Thread: the loop's. Stands in for aiortc's ``JitterBuffer``.
+
+    Args:
+        on_loss: frames were given up: the next ones build on what nobody has.
+        on_early: one packet has completed several frames, and `add` returns the last one only:
+            those before it.
+    """
+
+    def __init__(
+        self, on_loss: Callable[[], None], on_early: Callable[[EncodedFrame], None]
+    ) -> None:
+        self._on_loss = on_loss
+        self._on_early = on_early
+        self._waiting: dict[int, Packet] = {}
+        self._next: int | None = None
+        """Sequence number that is to come, without the 16 bits' turning over."""
+
+    def add(self, packet: Packet) -> tuple[bool, EncodedFrame | None]:
+        """Return (whether a whole picture must be asked for, a frame if one is complete now)."""
+        if self._next is None:
+            self._next = packet.sequence_number
+        number = self._next + _signed(packet.sequence_number - self._next, 16)
+        lost = number < self._next - FAR
+        if lost:
+            self._waiting.clear()
+            self._next = number
+        elif number < self._next:
+            return False, None  # came twice, or was given up
+        self._waiting[number] = packet
+        frame = self._complete()
+        while frame is not None and (later := self._complete()) is not None:
+            self._on_early(frame)
+            frame = later
+        if frame is None and self._is_stuck(packet):
+            lost = True
+            self._skip()
+        if lost:
+            self._on_loss()
+        return lost, frame
+
+    def _complete(self) -> EncodedFrame | None:
+        while True:
+            assert self._next is not None
+            number, parts = self._next, list[Packet]()
+            done = False
+            while not done and (packet := self._waiting.get(number)) is not None:
+                if parts and packet.timestamp != parts[0].timestamp:
+                    done = True  # a sender that marks none, or padding after the last frame
+                    break
+                parts.append(packet)
+                number += 1
+                done = bool(packet.marker)
+            if not done:
+                return None
+            for taken in range(self._next, number):
+                del self._waiting[taken]
+            self._next = number
+            if data := b"".join(part._data for part in parts):
+                return EncodedFrame(data, parts[0].timestamp)
+
+    def _is_stuck(self, newest: Packet) -> bool:
+        oldest = next(iter(self._waiting.values()))
+        waited = _signed(newest.timestamp - oldest.timestamp, 32)
+        return waited > PATIENCE_S * CLOCK_HZ or len(self._waiting) > MOST_PACKETS
+
+    def _skip(self) -> None:
+        """Go on after the newest frame whose end is here."""
+        ends = [number for number, packet in self._waiting.items() if packet.marker]
+        last = max(ends, default=max(self._waiting))
+        self._waiting = {key: value for key, value in self._waiting.items() if key > last}
+        self._next = last + 1
+
+
+class DecoderQueue:
+    """The way of frames to the decoder's thread; never more than it decodes in `MOST_WAIT_S`.
+
+    Where frames are left out, all are, up to the next whole picture, which is asked for: a frame
+    without its predecessors decodes to smears.
+
+    Thread: `put` in the loop's, `get` in the decoder's. Stands in for aiortc's ``queue.Queue``.
+
+    Args:
+        ask: asks the sender for a whole picture.
+    """
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self.dropped = 0
+        self._ask = ask
+        self._changed = threading.Condition()
+        self._items: deque[tuple[float, Any]] = deque()
+        self._whole = False
+        self._waited_for = 0
+        self._codec: Any = None
+
+    def lost(self) -> None:
+        """Frames are missing before the next one."""
+        self._whole = False
+        self._waited_for = 0
+
+    def early(self, frame: EncodedFrame) -> None:
+        """Add a frame of the codec that there was before."""
+        if self._codec is None:
+            self.lost()
+        else:
+            self.put((self._codec, frame))
+
+    def put(self, item: tuple[Any, EncodedFrame] | None) -> None:
+        """Add (codec, frame); None ends it, at once."""
+        now_s = time.monotonic()
+        if item is not None:
+            self._codec = item[0]
+        with self._changed:
+            if item is None or (self._items and now_s - self._items[0][0] > MOST_WAIT_S):
+                self.dropped += len(self._items)
+                self._items.clear()
+                self.lost()
+            if item is not None and not self._whole:
+                self._whole = is_whole(item[1].data)
+                if not self._whole:
+                    self.dropped += 1
+                    if self._waited_for % ASK_EVERY == 0:
+                        self._ask()
+                    self._waited_for += 1
+                    return
+            self._items.append((now_s, item))
+            self._changed.notify()
+
+    def get(self) -> tuple[Any, EncodedFrame] | None:
+        """Wait for the next one."""
+        with self._changed:
+            while not self._items:
+                self._changed.wait()
+            item: tuple[Any, EncodedFrame] | None = self._items.popleft()[1]
+            return item
+
+
+def is_whole(data: bytes) -> bool:
+    """Return whether a VP8 frame needs no other frame (RFC 6386, section 9.1)."""
+    return len(data) > 6 and not data[0] & 1 and data[3:6] == b"\x9d\x01\x2a"
+
+
+class Packer(Protocol):
+    """What is used of an encoder of aiortc: it makes RTP payloads of a packet."""
+
+    def pack(self, packet: Any) -> tuple[list[bytes], int]: ...
+
+
+class Vp8Encoder:
+    """VP8 for one peer: quick, and at once at a bitrate that suits the picture.
+
+    Thread: `encode` in a worker's, one at a time; `target_bitrate` in the loop's. Stands in for
+    aiortc's ``Vp8Encoder``.
+
+    Args:
+        packer: aiortc's.
+    """
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+        self._codec: av.VideoCodecContext | None = None
+        self._network_bits_per_s = MOST_BITS_PER_S
+        self._bits_per_s = 0
+        self._opened_pts = 0
+        self.opened = 0
+        """How often it was begun anew: for another size or another bitrate."""
+
+    @property
+    def target_bitrate(self) -> int:
+        """Bits per second that the network carries, as the other side estimates (REMB)."""
+        return self._network_bits_per_s
+
+    @target_bitrate.setter
+    def target_bitrate(self, bits_per_s: int) -> None:
+        self._network_bits_per_s = max(MIN_BITS_PER_S, bits_per_s)
+
+    def encode(self, frame: av.VideoFrame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        """Return (RTP payloads, time stamp) of a yuv420p frame."""
+        from av.video.frame import PictureType
+
+        if (codec := self._codec) is None or self._must_reopen(frame):
+            codec = self._open(frame)
+        frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
+        payloads, timestamp = list[bytes](), 0
+        for packet in codec.encode(frame):
+            found, timestamp = self._packer.pack(packet)
+            payloads += found
+        return payloads, timestamp
+
+    def pack(self, packet: Any) -> tuple[list[bytes], int]:
+        """Return (RTP payloads, time stamp) of what is encoded already."""
+        return self._packer.pack(packet)
+
+    def _must_reopen(self, frame: av.VideoFrame) -> bool:
+        codec = self._codec
+        if codec is None or (codec.width, codec.height) != (frame.width, frame.height):
+            return True
+        ratio = self._wanted_bits_per_s(frame) / self._bits_per_s
+        quiet = (frame.pts or 0) - self._opened_pts > RAISED_AFTER_S * CLOCK_HZ
+        return ratio < LOWERED_FROM or (ratio > RAISED_FROM and quiet)
+
+    def _wanted_bits_per_s(self, frame: av.VideoFrame) -> int:
+        enough = int(frame.width * frame.height * 30 * BITS_PER_PIXEL)
+        return max(MIN_BITS_PER_S, min(enough, self._network_bits_per_s, MOST_BITS_PER_S))
+
+    def _open(self, frame: av.VideoFrame) -> av.VideoCodecContext:
+        import av
+
+        rate = str(self._wanted_bits_per_s(frame))
+        codec = av.CodecContext.create("libvpx", "w")
+        assert isinstance(codec, av.VideoCodecContext)
+        codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "yuv420p"
+        codec.time_base, codec.framerate = TIME_BASE, Fraction(30)
+        codec.bit_rate = int(rate)
+        codec.gop_size = 3000  # whole pictures when the other side asks
+        codec.qmin, codec.qmax = 2, 56
+        codec.thread_count = 2 if frame.width * frame.height > 1280 * 720 else 1
+        codec.options = {
+            "deadline": "realtime",
+            "cpu-used": "-10",
+            "lag-in-frames": "0",
+            "minrate": rate,
+            "maxrate": rate,  # the three the same: a constant rate
+            "bufsize": rate,
+            "undershoot-pct": "100",
+            "overshoot-pct": "15",
+            "max-intra-rate": "600",
+            "static-thresh": "1",
+        }
+        self._codec, self._bits_per_s = codec, int(rate)
+        self._opened_pts = frame.pts or 0
+        self.opened += 1
+        return codec
+
+
+def _signed(difference: int, bits: int) -> int:
+    """Return the difference of two numbers that turn over, nearest to 0."""
+    half = 1 << (bits - 1)
+    return (difference + half) % (1 << bits) - half
