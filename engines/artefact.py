@@ -16,10 +16,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from engines.errors import EngineError
-from engines.model import Size
+
+if TYPE_CHECKING:
+    from engines.model import Size
 
 MAGIC: Final = b"pix2live engine"
 FORMAT: Final = 1

@@ -16,11 +16,9 @@ constant.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -29,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.artefact import replace_file
 from engines.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -230,15 +229,10 @@ def write_frame_model(model: onnx.ModelProto, card: Card, path: str | Path) -> N
     except ModelError as error:
         raise ModelError(f"not written, it would be no frame model: {error}") from error
     data = model.SerializeToString()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        replace_file(path, [data])
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # after the replacement there is none
-            temporary.unlink()
 
 
 def _is_finite(value: Any) -> bool:

@@ -34,13 +34,20 @@ class Crossfade:
     def start(self, engine: Engine, length_ms: float) -> None:
         """Begin to fade out of ``engine``, which must have nothing under way.
 
-        What still fades out of an earlier one is gone at once.
+        What still fades out of an earlier one is gone at once: wait while `busy`. Of a fade that
+        no frame has seen yet, that earlier one is what fades out now.
         """
+        if self.engine is not None and self._began_ns is None:
+            engine = self.engine
         self.engine, self._picture, self._began_ns = None, None, None
         if length_ms > 0:
             self._length_ns = int(length_ms * 1e6)
             self._picture = engine.slots(1)[0]
             self.engine = engine
+
+    def busy(self, now_ns: int) -> bool:
+        """Return whether both are on the screen at ``now_ns``, on the clock of `mix`."""
+        return self._began_ns is not None and now_ns - self._began_ns < self._length_ns
 
     def mix(self, captured: Frame, result: Frame, now_ns: int) -> None:
         """Mix the old filter's translation into ``result.pixels``, as much as is left of it.
@@ -53,7 +60,7 @@ class Crossfade:
             self._began_ns = now_ns
         left = 1 - (now_ns - self._began_ns) / self._length_ns
         if left <= 0:
-            self.engine, self._picture = None, None
+            self.engine, self._picture, self._began_ns = None, None, None
             return
         self.engine.submit(captured.pixels, self._picture)
         self.engine.collect()

@@ -18,6 +18,7 @@ from realtime.effects.views import check_view
 from realtime.frame import Frame
 from realtime.keeper import Keeper
 from realtime.labels import EVERY_OF_LIVE, filter_label, why_size
+from realtime.notes import Notes
 from realtime.opening import Opening, stand_in_for
 from realtime.outlets import DEFAULT_FPS, Look, Outlet, refuse_shared_paths
 from realtime.recorder import Recorder
@@ -101,8 +102,8 @@ class Pipeline:
         """(width, height) that the engine works at; known once it runs."""
         self.info: SourceInfo | None = None
         self.stats = Stats()
-        self.notes: list[str] = []
-        """Of the pipeline itself; `all_notes` adds source, engine and sinks."""
+        self.notes: list[str] = Notes()
+        """Of the pipeline itself, the newest ones; `all_notes` adds source, engine and sinks."""
         self._asked_mode = mode
         self._asked_size = size
         self._look = Look(check_view(view), split_at, overlay)
@@ -250,8 +251,9 @@ class Pipeline:
         """Change the filter: opened and warmed beside the running one, swapped between frames.
 
         Both compute while they fade into each other, for ``crossfade_ms`` (default: the
-        pipeline's). Without ``backend`` the same one computes it. A failure leaves the old filter
-        running and becomes a note; with ``wait`` it is raised.
+        pipeline's), after a fade that is still under way; 0 cuts. Without ``backend`` the same one
+        computes it. A failure leaves the old filter running and becomes a note; with ``wait`` it
+        is raised.
         """
         if self._switcher is None or self.engine.size is None:
             raise SettingsError("switch works while the pipeline runs")
@@ -392,8 +394,4 @@ class Pipeline:
             closers.append(self.engine.close)
         closers.append(self._chain.close)
         closers += run.closers() if run is not None else []
-        for close in closers:
-            try:
-                close()
-            except Exception as error:  # noqa: BLE001  (the others must be closed too)
-                self._control.fail(error)
+        self._control.call_all(closers)

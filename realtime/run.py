@@ -38,10 +38,18 @@ class Run:
     ) -> None:
         self._source = source
         self._control = control
-        self.inbox = make_queue(mode, engine.depth, lambda: Frame(engine.slots(1)[0]))
+        slots: list[Frame] = []
+
+        def new_slot() -> Frame:
+            slots.append(Frame(engine.slots(1)[0]))
+            return slots[-1]
+
+        self.inbox = make_queue(mode, engine.depth, new_slot)
         self.outlets = Outlets(engine, mode, fps, look, control)
         self._source_stage = SourceStage(source, self.inbox, control)
-        self.engine_stage = EngineStage(engine, self.inbox, self.outlets, control, effects)
+        self.engine_stage = EngineStage(
+            engine, self.inbox, self.outlets, control, effects=effects, inbox_slots=slots
+        )
 
     def threads(self) -> list[Stage]:
         """Return the stages with a thread of their own."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engines import Engine, SettingsError
+from engines import Engine, Pixels, SettingsError
 from realtime.crossfade import Crossfade
 from realtime.effects.running import Effects
 from realtime.frame import Frame
@@ -52,6 +52,14 @@ class Control:
             self.failure = error
         self.failed = True
         self.on_failure()
+
+    def call_all(self, calls: Iterable[Callable[[], None]]) -> None:
+        """Call one after the other, whatever fails; the run's first error is kept."""
+        for call in calls:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  (the others must be called too)
+                self.fail(error)
 
 
 class Stage:
@@ -133,8 +141,24 @@ class Receivers(Protocol):
         """No more frames will come."""
 
 
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """The next engine, open, with everything that the swap needs in memory of its own."""
+
+    engine: Engine
+    crossfade_ms: float
+    results: list[Frame]
+    inbox: list[Pixels]
+    """For the slots of the inbox; empty where those there are as good."""
+
+
 class EngineStage(Stage):
-    """Takes captured frames, translates them, and hands each sink its copy."""
+    """Takes captured frames, translates them, and hands each sink its copy.
+
+    ``inbox_slots`` are all frames of ``inbox``: a next engine that reads other memory faster, such
+    as page-locked memory, gives them new pictures. Each gets its own while the consumer holds it,
+    when its frame has been translated: at no time both sides know one slot, and nobody waits.
+    """
 
     def __init__(
         self,
@@ -142,7 +166,9 @@ class EngineStage(Stage):
         inbox: FrameQueue,
         receivers: Receivers,
         control: Control,
+        *,
         effects: Effects | None = None,
+        inbox_slots: Sequence[Frame] = (),
     ) -> None:
         super().__init__("engine", control)
         self.engine = engine
@@ -155,24 +181,34 @@ class EngineStage(Stage):
         self._fade = Crossfade()
         # A Mailbox gives one slot at a time: the frame under way must be finished first.
         self._one_by_one = isinstance(inbox, Mailbox)
-        self._next: Engine | None = None
-        self._fade_ms = 0.0
+        self._next: Coming | None = None
+        self._inbox_slots = tuple(inbox_slots)
+        self._renew: dict[int, Pixels] = {}
+        """Of a slot that is in another engine's memory, its id -> what it is to have."""
         self._results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
         self._under_way: list[tuple[Frame, Frame]] = []
         self._started = 0
         self._took_ns = 0
+        self._pts_ns = 0
 
     def swap_in(self, engine: Engine, crossfade_ms: float = 0.0) -> bool:
         """Take over an opened engine; returns whether it runs: not where the run has ended.
 
-        For ``crossfade_ms`` the old one computes on, and the pictures fade into each other. An
-        engine that comes too late is closed.
+        For ``crossfade_ms`` the old one computes on, and the pictures fade into each other; a fade
+        that is still under way is waited for. An engine that comes too late is closed.
 
         Thread: the switching one, one switch at a time.
+
+        Raises:
+            EngineError: it has no memory for its pictures; it is closed, and the old one runs on.
         """
+        try:
+            coming = self._coming(engine, crossfade_ms)
+        except BaseException:
+            engine.close()
+            raise
         self._opened.append(engine)
-        self._fade_ms = crossfade_ms
-        self._next = engine
+        self._next = coming
         while self.engine is not engine:
             if self.join(0) and self.engine is not engine:
                 self._close_once(engine)
@@ -180,12 +216,19 @@ class EngineStage(Stage):
             time.sleep(SWAP_LOOK_S)
         return True
 
+    def _coming(self, engine: Engine, crossfade_ms: float) -> Coming:
+        """Allocate what ``engine`` needs, in the switching thread: no frame waits for it."""
+        same = (engine.name, engine.device) == (self.engine.name, self.engine.device)
+        results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
+        inbox = [] if same else engine.slots(len(self._inbox_slots))
+        return Coming(engine, crossfade_ms, results, inbox)
+
     def close_engines(self, *, running: bool = False) -> None:
         """Close the engines that have left the run; with ``running`` all of them.
 
         Thread: the pipeline's.
         """
-        waiting = self._next
+        waiting = None if (coming := self._next) is None else coming.engine
         for engine in tuple(self._opened):
             kept = (self.engine, waiting, self._opened[-1], self._fade.engine)
             if running or engine not in kept:
@@ -203,8 +246,9 @@ class EngineStage(Stage):
         while not self.control.failed and not self._inbox.finished:
             if limit is not None and self._started >= limit:
                 break
-            if self._next is not None:
-                self._swap()
+            coming = self._next
+            if coming is not None and self._may_swap(coming):
+                self._swap(coming)
             frame = self._inbox.take(0.0 if self._under_way else TICK_S)
             if frame is not None:
                 self._submit(frame)
@@ -237,13 +281,15 @@ class EngineStage(Stage):
     def _collect(self) -> None:
         stats = self.control.stats
         frame, result = self._under_way.pop(0)
+        self._pts_ns = frame.pts_ns
         self.engine.collect()
         now_ns = time.monotonic_ns()
         stats.engine_out.add(frame.age_ns(now_ns), now_ns)
         engine_ns, fading = now_ns - self._took_ns, self._fade.engine is not None
         if fading:
             self._fade.mix(frame, result, now_ns if self._one_by_one else frame.pts_ns)
-        finished = result if self._effects is None else self._effects.apply(result, frame)
+        effects, alpha = self._effects, self.engine.alpha
+        finished = result if effects is None else effects.apply(result, frame, alpha)
         now_ns = time.monotonic_ns()
         if stats.last_out_ns is not None:
             gap_ms = (now_ns - stats.last_out_ns) / 1e6
@@ -251,6 +297,8 @@ class EngineStage(Stage):
         stats.last_out_ns = now_ns
         if finished is not None:
             self._receivers.offer(finished, frame)
+        if self._renew:
+            frame.pixels = self._renew.pop(id(frame), frame.pixels)  # before it is given back
         self._inbox.release()
         if not self._inbox.closed:  # what is left in a closed one is still coming
             stats.engine_overwritten = self._inbox.dropped
@@ -258,17 +306,22 @@ class EngineStage(Stage):
             now_ns = time.monotonic_ns()
             self.keeper.frame(self.engine, now_ns - self._took_ns, engine_ns, now_ns)
 
-    def _swap(self) -> None:
+    def _may_swap(self, coming: Coming) -> bool:
+        """Whether the picture would not jump; without a fade of its own it is meant to."""
+        now_ns = time.monotonic_ns() if self._one_by_one else self._pts_ns
+        return coming.crossfade_ms == 0 or not self._fade.busy(now_ns)
+
+    def _swap(self, coming: Coming) -> None:
         while self._under_way:
             self._collect()
-        engine, self._next = self._next, None
-        assert engine is not None
-        self._fade.start(self.engine, self._fade_ms)
+        engine, self._next = coming.engine, None
+        self._fade.start(self.engine, coming.crossfade_ms)
         if self.keeper is not None:
             self.keeper.swapped(engine)
         self.engine = engine
         if self._effects is not None:
             self._effects.context.label = filter_label(engine)
-        # In its own memory: another backend, on another device, may have stood in for it.
-        self._results = [Frame(pixels) for pixels in engine.slots(engine.depth)]
+        self._results = coming.results
+        if coming.inbox:
+            self._renew = dict(zip(map(id, self._inbox_slots), coming.inbox, strict=True))
         self.control.stats.switches += 1

@@ -106,11 +106,10 @@ class Switcher:
             if self._stage.keeper is not None:
                 engine = self._stage.keeper.wrap(engine)
             engine.open(size, depth=running.depth)
+            self._hand_over(engine, crossfade_ms)
         except Exception as error:  # noqa: BLE001  (a plug-in's own: the old filter runs on)
             errors.append(error)
             self._notes.append(f"kept the filter: {error}")
-            return
-        self._hand_over(engine, crossfade_ms)
 
     def _hand_over(self, engine: Engine, crossfade_ms: float) -> None:
         before = filter_label(self._stage.engine)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import EffectError, Pixels, SettingsError, SinkError, Size
+from engines.artefact import replace_file
 
 Floats = NDArray[np.float64]
 FORMAT: Final = "pix2live camera calibration"
@@ -120,13 +121,10 @@ class Calibration:
         Raises:
             SinkError: it cannot be written.
         """
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
         try:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, target)
+            replace_file(Path(path), [text.encode()])
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
 
     def at_size(self, size: Size) -> Calibration:

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from engines import SettingsError
 
 RGB = tuple[int, int, int]
+
+_ALWAYS: Final[dict[str, RGB]] = {
+    "red": (255, 0, 0),
+    "magenta": (255, 0, 255),
+    "cyan": (0, 255, 255),
+    "yellow": (255, 255, 0),
+}
+TEXT_COLOURS: Final[dict[str, RGB]] = {
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    **_ALWAYS,
+}
+"""What a text's colour may be called, as (R, G, B)."""
+KEY_COLOURS: Final[dict[str, RGB]] = {"green": (0, 200, 48), "blue": (0, 40, 220), **_ALWAYS}
+"""What a colour key may be called, as (R, G, B); green and blue lie between the paint of real
+screens and the pure colour, so that the default tolerance takes both."""
 
 
 def read_rgb(word: str, names: Mapping[str, RGB], effect: str) -> RGB:

@@ -116,6 +116,9 @@ class InsideMarkers(Mask):
     def reset(self) -> None:
         self.options.reset()
 
+    def close(self) -> None:
+        self.options.close()
+
 
 def between(markers: Sequence[Marker], place: str) -> Floats:
     """Return the quadrilateral, (4, 2), of one point of each of four markers, around its middle."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from engines import Pixels, SettingsError, Size
 from realtime.effects.base import Context, Effect
@@ -20,8 +18,7 @@ from realtime.effects.markers import (
     marker_id,
     marker_words,
 )
-from realtime.effects.mask import BAND_PIXELS, blend
-from realtime.effects.patches import project
+from realtime.effects.patches import Floats, Halves, divided, draw_on, on_plane, shrinks
 from realtime.effects.playing import Playing
 from realtime.effects.words import Words
 from realtime.frame import Frame
@@ -29,12 +26,10 @@ from realtime.sources import Source, open_source
 from realtime.sources.base import crop_to_aspect
 from realtime.sources.pictures import is_picture, read_picture
 
-Floats = NDArray[np.float64]
 TRANSLATED: Final = "translated"
 FITS: Final = ("fill", "fit")
 OVERS: Final = ("translated", "captured")
-LENS_REACH: Final = 0.25
-"""Beyond each side of the frame, of its size."""
+SQUARE: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
 Picture = str | os.PathLike[str] | Source | Pixels
 
 
@@ -94,7 +89,7 @@ class OnMarker(Effect):
         self._playing: Playing | None = None
         self._played_notes: list[str] = []
         self._open(picture)
-        self._smaller: list[Pixels] = []
+        self._smaller: Halves | None = None
         self._canvas: Pixels | None = None
 
     @classmethod
@@ -144,7 +139,7 @@ class OnMarker(Effect):
             self._playing.start(wait=not context.live)
             self._tell()
         if self._still is not None:
-            self._smaller = [self._still]
+            self._smaller = Halves(self._shown(self._still))
 
     def process(self, frame: Frame, context: Context) -> Pixels:
         # A video goes on while its marker is out of sight.
@@ -171,28 +166,22 @@ class OnMarker(Effect):
     def _draw(self, pixels: Pixels, picture: Pixels, corners: Floats) -> None:
         height, width = picture.shape[:2]
         sides = np.array([width, height]) / max(width, height) if self.fit == "fit" else 1.0
-        quad = on_plane(corners, self.scale * sides, self.options.fitted)
+        quad = on_plane(corners, SQUARE * self.scale * sides + 0.5, self.options.fitted)
         if quad is None:
             return
-        longest = max(np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1))
-        picture = self._small(picture, float(longest))
-        if self.fit == "fill":
-            height, width = picture.shape[:2]
-            top, left, height, width = crop_to_aspect((width, height), (1, 1))
-            picture = picture[top : top + height, left : left + width]
-        draw_on(pixels, picture, quad)
+        if picture is self._still and self._smaller is not None:
+            draw_on(pixels, self._smaller.fitting(quad), quad)
+        else:
+            picture = self._shown(picture)
+            draw_on(pixels, divided(picture, int(shrinks(picture, quad))), quad)
 
-    def _small(self, picture: Pixels, wanted_px: float) -> Pixels:
-        """Return the picture at less than twice the size that is needed: no pixel is skipped."""
-        if picture is not self._still:
-            times = int(max(1.0, min(picture.shape[:2]) / max(wanted_px, 8.0)))
-            return _divided(picture, times)
-        place = 0
-        while min(self._smaller[place].shape[:2]) >= 2 * max(wanted_px, 8.0):
-            place += 1
-            if place == len(self._smaller):
-                self._smaller.append(_divided(self._smaller[-1], 2))
-        return self._smaller[place]
+    def _shown(self, picture: Pixels) -> Pixels:
+        """Return the part of the picture that is drawn: for ``fill`` the square in its middle."""
+        if self.fit == "fit":
+            return picture
+        height, width = picture.shape[:2]
+        top, left, height, width = crop_to_aspect((width, height), (1, 1))
+        return picture[top : top + height, left : left + width]
 
     def _tell(self) -> None:
         """Keep the notes of what plays among this effect's own."""
@@ -211,94 +200,7 @@ class OnMarker(Effect):
             self._playing.cancel()
 
     def close(self) -> None:
+        self.options.close()
         if self._playing is not None:
             self._playing.close()
             self._tell()
-
-
-def _divided(picture: Pixels, times: int) -> Pixels:
-    if times < 2:
-        return picture
-    size = (max(1, picture.shape[1] // times), max(1, picture.shape[0] // times))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def on_plane(
-    corners: Floats, sides: float | Floats, calibration: Calibration | None = None
-) -> Floats | None:
-    """Return the corners, (4, 2), of a rectangle around the middle of a marker, on its plane.
-
-    Args:
-        corners: (4, 2), of the marker.
-        sides: width and height (or both), in sides of the marker.
-        calibration: makes it right for a lens that bends lines; only the corners are.
-
-    Returns:
-        None where that plane is seen from its edge, or the rectangle reaches behind the camera.
-    """
-    unit = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
-    flat = corners if calibration is None else calibration.undistort(corners)
-    quad = project(flat, unit * sides + 0.5)
-    if quad is None or calibration is None:
-        return quad
-    # Far outside of what was calibrated the lens's polynomial means nothing: straight lines there.
-    reach = LENS_REACH * np.array(calibration.size)
-    if (quad < -reach).any() or (quad > reach + calibration.size).any():
-        return project(corners, unit * sides + 0.5)
-    return calibration.distort(quad)
-
-
-def draw_on(pixels: Pixels, picture: Pixels, quad: Floats) -> None:
-    """Draw ``picture`` onto a convex quadrilateral, in place, with edges as soft as a lens makes.
-
-    Args:
-        pixels: uint8 (H, W, 3), changed only in the quadrilateral's box.
-        picture: uint8 (h, w, 3); its outer edges, not the centres of its outer pixels, are what
-            meets the quadrilateral. It may be ``pixels`` itself.
-        quad: (4, 2), x and y where the picture's top left, top right, bottom right and bottom
-            left go; pixel centres are whole numbers.
-    """
-    frame_height, frame_width = pixels.shape[:2]
-    low = np.clip(np.floor(quad.min(axis=0)) - 1, 0, (frame_width, frame_height)).astype(int)
-    high = np.clip(np.ceil(quad.max(axis=0)) + 2, 0, (frame_width, frame_height)).astype(int)
-    (left, top), (right, bottom) = low.tolist(), high.tolist()
-    if left >= right or top >= bottom:
-        return
-    height, width = picture.shape[:2]
-    edges = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
-    step = max(1, BAND_PIXELS // (right - left))
-    made = []
-    for start in range(top, bottom, step):  # all before any is drawn: it may be the same picture
-        size = (right - left, min(step, bottom - start))
-        placed = quad - (left, start)
-        matrix = cv2.getPerspectiveTransform(edges, placed.astype(np.float32))
-        warped = cv2.warpPerspective(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        made.append((start, np.asarray(warped, np.uint8), coverage(placed, size)))
-    for start, part, mask in made:
-        box = pixels[start : start + len(part), left:right]
-        blend(part, box, mask, box)
-
-
-def coverage(quad: Floats, size: Size) -> Pixels:
-    """Return how much of each pixel a convex quadrilateral covers, uint8 (height, width).
-
-    By the distance of the pixel's centre from the nearest edge: exact along edges, within a few
-    percent at corners.
-    """
-    columns = np.arange(size[0], dtype=np.float32)
-    rows = np.arange(size[1], dtype=np.float32)[:, None]
-    nearest: Any = None
-    turn = np.sign(cv2.contourArea(quad.astype(np.float32), oriented=True))
-    for (x, y), end in zip(quad, np.roll(quad, -1, axis=0)):
-        across, down = end - (x, y)
-        length = float(np.hypot(across, down)) * turn
-        if not length:
-            continue
-        # Positive inside; one row and one column, added up to a plane.
-        row = (np.float32(across / length) * (rows - np.float32(y))).astype(np.float32)
-        column = (np.float32(down / length) * (columns - np.float32(x))).astype(np.float32)
-        distance = row - column
-        nearest = distance if nearest is None else np.minimum(nearest, distance, out=nearest)
-    if nearest is None:
-        return np.zeros((size[1], size[0]), np.uint8)
-    return np.asarray(cv2.convertScaleAbs(np.clip(nearest + 0.5, 0, 1), alpha=255), np.uint8)

@@ -7,19 +7,23 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from engines import Pixels, SettingsError, Size
 from realtime.effects.base import Context, Effect
-from realtime.effects.colours import read_rgb
+from realtime.effects.calibration import Calibration
+from realtime.effects.colours import TEXT_COLOURS, read_rgb
+from realtime.effects.marker_tracker import Tracker
+from realtime.effects.markers import marker_id
 from realtime.effects.patches import (
+    Floats,
+    Halves,
     Patch,
     Place,
     corner,
+    draw_on,
     draw_text,
-    halves,
     note_cut,
-    project,
+    on_plane,
     read_with_alpha,
     refuse_unknown_letters,
 )
@@ -29,15 +33,6 @@ from realtime.frame import Frame
 
 AT: Final = (10.0, 10.0)
 SIZE_PX: Final = 24.0
-COLOURS: Final = {
-    "white": (255, 255, 255),
-    "black": (0, 0, 0),
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-}
-"""What a text's colour may be called, as (R, G, B)."""
 UNSEARCHED: Final = "picture: no effect before it looks for markers; put --effect markers there"
 LARGEST_PX: Final = 8192
 """A patch with longer sides is a slip in a number, and would only eat memory."""
@@ -55,7 +50,8 @@ class PictureOverlay(Effect):
             marker (default: 1).
         opacity: 0 to 1, on top of the file's alpha.
         marker: draw it in perspective onto the plane of the marker of this number, while it is in
-            ``context.markers``; put a ``markers`` effect before this one.
+            ``context.markers``; put a ``markers`` effect before this one, whose calibration, if it
+            has one, counts here too.
 
     What does not fit into the frame is cut off; a note says so.
     """
@@ -79,9 +75,9 @@ class PictureOverlay(Effect):
         self.path, self.at, self.width = Path(path), at, width
         self.paths = (self.path,)
         self.opacity, self.marker = opacity, marker
-        self.latency_ms = 0.1 if marker is None else 0.3
+        self.latency_ms = 0.1 if marker is None else 0.5
         self._picture: Pixels | None = None
-        self._smaller: list[Pixels] = []
+        self._smaller: Halves | None = None
         self._patch: Patch | None = None
         self._corner = (0, 0)
 
@@ -92,17 +88,13 @@ class PictureOverlay(Effect):
         found = Words(cls.name, rest)
         if not path.strip():
             raise SettingsError("picture: say which file: picture:logo.png")
-        at = found.text("at")
-        marker = found.text("marker")
-        if marker and not marker.isdecimal():
-            raise SettingsError(f"picture: marker must be a marker's number, found {marker!r}")
-        width = found.number("width", 0) if "width=" in rest else None
+        marker, width = found.text("marker"), found.text("width")
         made = cls(
             path.strip(),
-            at=_place(found, at) if at else None,
-            width=width,
+            at=_place(found),
+            width=found.as_number(width, "width") if width else None,
             opacity=found.number("opacity", 1.0),
-            marker=int(marker) if marker else None,
+            marker=marker_id(cls.name, marker) if marker else None,
         )
         found.done()
         return made
@@ -111,7 +103,7 @@ class PictureOverlay(Effect):
         if self._picture is None:
             self._picture = read_with_alpha(self.path, self.opacity)
         if self.marker is not None:
-            self._smaller = list(halves(self._picture))
+            self._smaller = Halves(self._picture)
             return
         height, width = self._picture.shape[:2]
         scale = 1.0 if self.width is None else self.width / width
@@ -129,53 +121,33 @@ class PictureOverlay(Effect):
     def process(self, frame: Frame, context: Context) -> Pixels:
         if self.marker is not None:
             marker = context.markers.get(self.marker)
-            searched = bool(context.markers) or any(
-                x.startswith("markers ") for x in context.values
-            )
-            if not searched and UNSEARCHED not in self.notes:
+            trackers = [item for item in context.values.values() if isinstance(item, Tracker)]
+            if not context.markers and not trackers and UNSEARCHED not in self.notes:
                 self.notes.append(UNSEARCHED)
             if marker is not None:
-                self._draw_on(frame.pixels, np.asarray(marker.corners, np.float64))
+                lenses = (tracker.calibration for tracker in trackers)  # there is one camera
+                lens = next((item for item in lenses if item is not None), None)
+                self._draw_on(frame.pixels, np.asarray(marker.corners, np.float64), lens)
         elif self._patch is not None:
             self._patch.draw(frame.pixels, *self._corner)
         return frame.pixels
 
     def close(self) -> None:
-        self._picture, self._patch, self._smaller = None, None, []
+        self._picture = self._patch = self._smaller = None
 
-    def _draw_on(self, pixels: Pixels, corners: NDArray[np.float64]) -> None:
+    def _draw_on(self, pixels: Pixels, corners: Floats, calibration: Calibration | None) -> None:
         """Draw it onto the plane of a marker with ``corners`` (4, 2), clockwise from top left."""
         assert self._picture is not None
+        assert self._smaller is not None
         height, width = self._picture.shape[:2]
         wide = self.width or 1.0
         tall = wide * height / width
         left, top = self.at or ((1 - wide) / 2, (1 - tall) / 2)
-        plane = np.array([[left, top], [left + wide, top], [left + wide, top + tall]])
-        plane = np.vstack((plane, [left, top + tall]))
-        quad = project(corners, plane)
-        if quad is None:
-            return
-        low = np.maximum(np.floor(quad.min(axis=0)) - 1, 0).astype(int)
-        high = np.minimum(np.ceil(quad.max(axis=0)) + 2, pixels.shape[1::-1]).astype(int)
-        if (low >= high).any():
-            return
-        picture = self._fitting(quad)
-        height, width = picture.shape[:2]
-        edges = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
-        turn = cv2.getPerspectiveTransform(
-            edges.astype(np.float32), (quad - low).astype(np.float32)
-        )
-        box = int(high[0] - low[0]), int(high[1] - low[1])
-        drawn = cv2.warpPerspective(picture, turn, box, flags=cv2.INTER_LINEAR)
-        Patch.of(drawn).draw(pixels, int(low[0]), int(low[1]))  # type: ignore[arg-type]
-
-    def _fitting(self, quad: NDArray[np.float64]) -> Pixels:
-        """Return the copy that is at most twice as large as drawn: no shimmer from skipping."""
-        area = cv2.contourArea(quad.astype(np.float32))
-        for picture in self._smaller:
-            if picture.shape[0] * picture.shape[1] <= 4 * area:
-                return picture
-        return self._smaller[-1]
+        right, bottom = left + wide, top + tall
+        box = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        quad = on_plane(corners, box, calibration)
+        if quad is not None:
+            draw_on(pixels, self._smaller.fitting(quad), quad)
 
 
 class TextOverlay(Effect):
@@ -185,7 +157,7 @@ class TextOverlay(Effect):
         text: one or more lines.
         at: (x, y) of its top left corner in pixels; negative as in `PictureOverlay`.
         size_px: height of a capital letter with the room below it.
-        colour: a name of `COLOURS`, or ``#rrggbb``.
+        colour: a name of `TEXT_COLOURS`, or ``#rrggbb``.
 
     Raises:
         SettingsError: the font of this OpenCV has no picture of a letter (it would be a ``?``).
@@ -205,7 +177,7 @@ class TextOverlay(Effect):
         if not 4 <= size_px <= 500:
             raise SettingsError(f"text: the size must be 4 to 500 pixels, found {size_px:g}")
         self.text, self.at, self.size_px = text, at, size_px
-        red, green, blue = read_rgb(colour, COLOURS, self.name)
+        red, green, blue = read_rgb(colour, TEXT_COLOURS, self.name)
         self.colour = blue, green, red
         refuse_unknown_letters(text)
         self._patch: Patch | None = None
@@ -216,10 +188,9 @@ class TextOverlay(Effect):
         """``Hello;at=10,-10;size=32;colour=#ffcc00``; the text ends at the first semicolon."""
         text, _, rest = words.partition(";")
         found = Words(cls.name, rest)
-        at = found.text("at")
         made = cls(
             text.strip(),
-            at=_place(found, at) if at else AT,
+            at=_place(found) or AT,
             size_px=found.number("size", SIZE_PX),
             colour=found.text("colour", "white"),
         )
@@ -272,6 +243,10 @@ class StatusOverlay(Effect):
         return frame.pixels
 
 
-def _place(words: Words, at: str) -> Place:
+def _place(words: Words) -> Place | None:
+    """Take ``at``, two numbers; None where it is not given."""
+    at = words.text("at")
+    if not at:
+        return None
     x, y = words.numbers(at, "at", 2)
     return x, y

@@ -1,23 +1,28 @@
-"""Patches: pictures and texts with alpha, made ready to be drawn over frames."""
+"""Patches: pictures and texts, made ready to be drawn over frames, or on a marker's plane."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from engines import EffectError, Pixels, SettingsError, Size
+from realtime.effects.calibration import Calibration
+from realtime.effects.mask import BAND_PIXELS, blend
 from realtime.effects.views import FONT
 
+Floats = NDArray[np.float64]
 Place = tuple[float, float]
-LEAST_PX: Final = 512
-"""Long side of the largest copy that is drawn in perspective."""
+LENS_REACH: Final = 0.25
+"""Beyond each side of the frame, of its size."""
+LEAST_PX: Final = 8.0
+"""What is drawn smaller is taken from a picture as for this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,35 +145,135 @@ def note_cut(
         notes[:] = [note for note in notes if not note.startswith(what)] + [f"{text}: cut off"]
 
 
-def halves(picture: Pixels) -> Iterator[Pixels]:
-    """Yield the picture, and copies of half the size, down to a few pixels.
-
-    A small one is enlarged first: half a pixel of its soft edge must be little in the frame.
+class Halves:
+    """A picture and copies of half the size, made when first wanted, so that no pixel is skipped
+    where it is drawn small.
     """
-    times = -(-LEAST_PX // max(picture.shape[:2]))
-    if times > 1:
-        picture = cv2.resize(picture, None, fx=times, fy=times)  # type: ignore[assignment]
-    while True:
-        yield picture
-        height, width = picture.shape[:2]
-        if min(height, width) < 4:
-            return
-        half = (width // 2, height // 2)
-        picture = cv2.resize(picture, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+
+    def __init__(self, picture: Pixels) -> None:
+        self._made = [picture]
+
+    def fitting(self, quad: Floats) -> Pixels:
+        """Return the copy that is less than twice as large as it is drawn, or the smallest one."""
+        times, place = shrinks(self._made[0], quad), 0
+        while times >= 2 and min(self._made[place].shape[:2]) >= 2:
+            times, place = times / 2, place + 1
+            if place == len(self._made):
+                self._made.append(divided(self._made[-1], 2))
+        return self._made[place]
 
 
-def project(corners: NDArray[np.float64], plane: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Move points from marker sides to pixels; None where the plane is seen from its edge, or a
-    point would lie behind the camera.
+def shrinks(picture: Pixels, quad: Floats) -> float:
+    """Return how many times larger a picture is than it is drawn, where it shrinks least."""
+    lengths = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
+    height, width = picture.shape[:2]
+    across, down = max(lengths[0], lengths[2]), max(lengths[1], lengths[3])
+    return float(min(width / max(across, LEAST_PX), height / max(down, LEAST_PX)))
+
+
+def divided(picture: Pixels, times: int) -> Pixels:
+    """Return a picture with each side divided by ``times``, the mean of the area."""
+    if times < 2:
+        return picture
+    size = (max(1, picture.shape[1] // times), max(1, picture.shape[0] // times))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def on_plane(
+    corners: Floats, plane: Floats, calibration: Calibration | None = None
+) -> Floats | None:
+    """Return where points on the plane of a marker are in the picture.
+
+    Args:
+        corners: (4, 2), of the marker, in pixels; clockwise from its own top left.
+        plane: (N, 2), in sides of the marker, from its top left to the right and down.
+        calibration: makes it right for a lens that bends lines; only the points are.
+
+    Returns:
+        (N, 2) in pixels; None where that plane is seen from its edge, or a point would lie behind
+        the camera.
     """
     if corners.shape != (4, 2) or not np.isfinite(corners).all():
         return None
-    if abs(cv2.contourArea(corners.astype(np.float32))) < 1:
+    flat = corners if calibration is None else calibration.undistort(corners)
+    found = _project(flat, plane)
+    if found is None or calibration is None:
+        return found
+    # Far outside of what was calibrated the lens's polynomial means nothing: straight lines there.
+    reach = LENS_REACH * np.array(calibration.size)
+    if (found < -reach).any() or (found > reach + calibration.size).any():
+        return _project(corners, plane)
+    return calibration.distort(found)
+
+
+def _project(corners: Floats, plane: Floats) -> Floats | None:
+    if not np.isfinite(corners).all() or abs(cv2.contourArea(corners.astype(np.float32))) < 1:
         return None
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     turn = cv2.getPerspectiveTransform(square, corners.astype(np.float32))
     points = np.column_stack((plane, np.ones(len(plane)))) @ turn.T
     if (points[:, 2] <= 1e-6).any():
         return None
-    found: NDArray[np.float64] = points[:, :2] / points[:, 2:]
+    found: Floats = points[:, :2] / points[:, 2:]
     return found
+
+
+def draw_on(pixels: Pixels, picture: Pixels, quad: Floats) -> None:
+    """Draw ``picture`` onto a convex quadrilateral, in place, with edges as soft as a lens makes.
+
+    Args:
+        pixels: uint8 (H, W, 3), changed only in the quadrilateral's box.
+        picture: uint8 (h, w, 3) BGR, or (h, w, 4) BGRA, multiplied by alpha; its outer edges, not
+            the centres of its outer pixels, are what meets the quadrilateral. It may be
+            ``pixels`` itself.
+        quad: (4, 2), x and y where the picture's top left, top right, bottom right and bottom
+            left go; pixel centres are whole numbers.
+    """
+    frame_height, frame_width = pixels.shape[:2]
+    low = np.clip(np.floor(quad.min(axis=0)) - 1, 0, (frame_width, frame_height)).astype(int)
+    high = np.clip(np.ceil(quad.max(axis=0)) + 2, 0, (frame_width, frame_height)).astype(int)
+    (left, top), (right, bottom) = low.tolist(), high.tolist()
+    if left >= right or top >= bottom:
+        return
+    height, width = picture.shape[:2]
+    edges = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
+    step = max(1, BAND_PIXELS // (right - left))
+    made = []
+    for start in range(top, bottom, step):  # all before any is drawn: it may be the same picture
+        size = (right - left, min(step, bottom - start))
+        placed = quad - (left, start)
+        matrix = cv2.getPerspectiveTransform(edges, placed.astype(np.float32))
+        warped = cv2.warpPerspective(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        made.append((start, np.asarray(warped, np.uint8), coverage(placed, size)))
+    for start, part, mask in made:
+        if picture.shape[2] == 4:
+            covered = cv2.multiply(part, cv2.merge([mask] * 4), scale=1 / 255)
+            Patch.of(np.asarray(covered, np.uint8)).draw(pixels, left, start)
+        else:
+            box = pixels[start : start + len(part), left:right]
+            blend(part, box, mask, box)
+
+
+def coverage(quad: Floats, size: Size) -> Pixels:
+    """Return how much of each pixel a convex quadrilateral covers, uint8 (height, width).
+
+    By the distance of the pixel's centre from the nearest edge: exact along edges, within a few
+    percent at corners.
+    """
+    columns = np.arange(size[0], dtype=np.float32)
+    rows = np.arange(size[1], dtype=np.float32)[:, None]
+    nearest: Any = None
+    turn = np.sign(cv2.contourArea(quad.astype(np.float32), oriented=True))
+    for (x, y), end in zip(quad, np.roll(quad, -1, axis=0)):
+        across, down = end - (x, y)
+        length = float(np.hypot(across, down)) * turn
+        if not length:
+            continue
+        # Positive inside; one row and one column, added up to a plane.
+        row = (np.float32(across / length) * (rows - np.float32(y))).astype(np.float32)
+        column = (np.float32(down / length) * (columns - np.float32(x))).astype(np.float32)
+        distance = row - column
+        nearest = distance if nearest is None else np.minimum(nearest, distance, out=nearest)
+    if nearest is None:
+        return np.zeros((size[1], size[0]), np.uint8)
+    return np.asarray(cv2.convertScaleAbs(np.clip(nearest + 0.5, 0, 1), alpha=255), np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Pixels, SinkError, SourceError
+from engines.artefact import replace_file
 from realtime.sources.dicom import DICOM_SUFFIX, read_dicom
 from realtime.sources.levels import GreyPicture, Window
 
@@ -142,15 +142,7 @@ def write_picture(path: Path, pixels: Pixels | NDArray[np.uint16]) -> None:
     if not done:
         raise SinkError(f"cannot encode {path}")
     try:
-        target = link_target(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            temporary.write_bytes(data.tobytes())
-            os.replace(temporary, target)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        replace_file(link_target(path), [data.tobytes()])
     except OSError as error:
         raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
 

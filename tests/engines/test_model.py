@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +300,8 @@ def _fails(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     "breaking",
     [
-        lambda patch: patch.setattr("engines.model.os.replace", _fails),
-        lambda patch: patch.setattr(Path, "write_bytes", _fails),
+        lambda patch: patch.setattr("engines.artefact.os.replace", _fails),
+        lambda patch: patch.setattr(Path, "open", _fails),
     ],
 )
 def test_a_write_that_fails_leaves_the_old_file(
@@ -324,14 +325,16 @@ def test_a_write_that_is_interrupted_leaves_the_old_file(
     path = tmp_path / "m.onnx"
     write_frame_model(inverting(), Card(name="old"), path)
 
-    def half(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
-        raise KeyboardInterrupt
+    class Half(io.FileIO):
+        def writelines(self, parts: Iterable[Any]) -> None:
+            data = b"".join(parts)
+            self.write(data[: len(data) // 2])
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "open", Half)
     with pytest.raises(KeyboardInterrupt):
         write_frame_model(with_alpha(), Card(name="new"), path)
+    monkeypatch.undo()
     assert [item.name for item in tmp_path.iterdir()] == ["m.onnx"]
     assert FrameModel.read(path).name == "old"
 

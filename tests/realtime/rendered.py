@@ -218,11 +218,14 @@ BENT = Calibration(
 
 
 class BoardViews:
-    """Pictures of the calibration board as a camera with lens distortion takes them."""
+    """Pictures of the calibration board as a camera with lens distortion takes them.
 
-    def __init__(self, camera: Calibration = BENT) -> None:
+    Or of ``board``, uint8 (h, w), 40 pixels to the unit.
+    """
+
+    def __init__(self, camera: Calibration = BENT, board: NDArray[np.uint8] | None = None) -> None:
         self.camera = camera
-        self._board = Board().draw(40)
+        self._board = Board().draw(40) if board is None else board
         width, height = camera.size
         fine = (np.arange(0, 2 * width) + 0.5) / 2 - 0.5, (np.arange(0, 2 * height) + 0.5) / 2 - 0.5
         places = np.stack(np.meshgrid(*fine), axis=-1).reshape(-1, 2)

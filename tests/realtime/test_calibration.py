@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,16 @@ def test_no_file_and_nowhere_to_write(tmp_path: Path) -> None:
         Calibration.load(tmp_path / "none.json")
     with pytest.raises(SinkError, match=r"cannot write .*No such file"):
         BENT.save(tmp_path / "none" / "cam.json")
+
+
+def test_saving_is_one_step_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    """The draft has a name that no other thread's has: what another one writes is left alone."""
+    draft = tmp_path / f".cam.json.{os.getpid()}.part"
+    draft.write_text("of another thread")
+    BENT.save(tmp_path / "cam.json")
+    assert Calibration.load(tmp_path / "cam.json") == BENT
+    assert sorted(path.name for path in tmp_path.iterdir()) == [draft.name, "cam.json"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SinkError, match=r"cannot write .*folder: "):
+        BENT.save(tmp_path / "folder")
+    assert len(list(tmp_path.iterdir())) == 3

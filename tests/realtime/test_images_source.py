@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from pathlib import Path
 
 import cv2
@@ -200,7 +201,7 @@ def test_processes_do_not_share_a_hidden_file(
 
     monkeypatch.setattr(os, "replace", look)
     write_picture(tmp_path / "out.png", quadrants(64, 48))
-    assert seen == [f".out.png.{os.getpid()}.part"]
+    assert seen == [f".out.png.{os.getpid()}.{threading.get_ident()}.part"]
 
 
 def test_a_link_to_a_picture_is_followed(tmp_path: Path) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from clips import BLUE, GREEN, RED, WHITE, corners, quadrants, write_clip
-from rendered import BENT, SIZE, Pose, Printed, Scene, as_frame, edge_errors, still
+from rendered import SIZE, Pose, Scene, as_frame, edge_errors, still
 
 from engines import Pixels, SettingsError, SourceError, open_engine
 from realtime import Frame, Pipeline
 from realtime.effects import Context, open_effect
-from realtime.effects.on_marker import OnMarker, coverage, draw_on, on_plane
+from realtime.effects.on_marker import OnMarker
 from realtime.effects.playing import Playing
 from realtime.frame import Frame as OneFrame
 from realtime.sources import Source, SourceInfo
@@ -144,54 +143,6 @@ def test_fine_stripes_do_not_shimmer() -> None:
     middle = pixels[200:280, 280:360].astype(float)
     assert middle.mean() == pytest.approx(127, abs=4)
     assert middle.std() < 6
-
-
-def test_coverage_is_exact_along_edges() -> None:
-    for shift in (0.0, 0.25, 0.5, 0.9):
-        quad = np.array([[2 + shift, 3], [12 + shift, 3], [12 + shift, 9], [2 + shift, 9]])
-        row = coverage(quad, (20, 12))[6] / 255
-        assert row.sum() == pytest.approx(10, abs=0.02)
-        assert (row * np.arange(20)).sum() / row.sum() == pytest.approx(7 + shift, abs=0.02)
-        assert np.array_equal(coverage(quad[::-1], (20, 12))[6] / 255, row), "either way around"
-    assert not coverage(np.full((4, 2), 5.0), (20, 12)).any()
-
-
-@pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_beyond_the_frame_it_is_cut_off(turn: int) -> None:
-    pixels = np.zeros((60, 80, 3), np.uint8)
-    for quad in (
-        [[-50, -50], [40, -50], [40, 30], [-50, 30]],
-        [[-500, -500], [900, -500], [900, 700], [-500, 700]],
-        [[200, 200], [300, 200], [300, 300], [200, 300]],
-    ):
-        draw_on(pixels, WHITE_PAPER, np.roll(np.array(quad, float), turn, axis=0))
-    assert (pixels == 255).all()
-
-
-def test_a_plane_that_goes_behind_the_camera_is_not_drawn() -> None:
-    steep = np.array([[300, 200], [340, 200], [380, 260], [260, 260]], float)
-    assert on_plane(steep, 1.0) == pytest.approx(steep)
-    assert on_plane(steep, 8.0) is None
-    assert on_plane(np.zeros((4, 2)), 1.0) is None
-
-
-def test_a_lens_that_bends_is_reckoned_with() -> None:
-    """What is larger than the marker lies where the plane is, not where straight lines go."""
-    turn, place = np.array([0.3, 0.4, 0.1]), np.array([-0.12, -0.08, 0.4])
-
-    def truth(scale: float) -> Any:
-        points = np.column_stack([Printed(7).corners_m(scale), np.zeros(4)])
-        return cv2.projectPoints(points, turn, place, BENT.camera_matrix, BENT.distortion)[
-            0
-        ].reshape(4, 2)
-
-    found = on_plane(truth(1), 2, BENT)
-    straight = on_plane(truth(1), 2)
-    assert found == pytest.approx(truth(2), abs=0.1)
-    assert straight is not None
-    assert np.abs(straight - truth(2)).max() > 1
-    far = on_plane(truth(1), 12, BENT)
-    assert far == pytest.approx(on_plane(truth(1), 12)), "no lens formula holds far outside"
 
 
 @pytest.fixture

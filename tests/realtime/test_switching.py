@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from runs import linear, running, until
 
 from engines import (
-    Card,
     EngineError,
     FrameModel,
     ModelError,
@@ -23,7 +18,6 @@ from engines import (
     SinkError,
     Size,
     open_engine,
-    write_frame_model,
 )
 from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline
@@ -39,29 +33,9 @@ PLAIN, INVERTED = 235, 20
 """The bar, and the bar inverted."""
 
 
-def inverting(path: Path, *, stride: int = 1) -> FrameModel:
-    """Write a frame model that makes a negative."""
-    sides = (1, "H", "W", 3)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["frame"], ["levels"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", ["white", "levels"], ["inverted"]),
-            helper.make_node("Cast", ["inverted"], ["translated"], to=TensorProto.UINT8),
-        ],
-        "inverting",
-        [helper.make_tensor_value_info("frame", TensorProto.UINT8, sides)],
-        [helper.make_tensor_value_info("translated", TensorProto.UINT8, sides)],
-        [numpy_helper.from_array(np.asarray(255, np.float32), "white")],
-    )
-    opset = [helper.make_opsetid("", 18)]
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opset, ir_version=9)
-    write_frame_model(model, Card(name=path.stem, stride=stride), path)
-    return FrameModel.read(path)
-
-
 @pytest.fixture(scope="module")
 def negative(tmp_path_factory: pytest.TempPathFactory) -> FrameModel:
-    return inverting(tmp_path_factory.mktemp("switching") / "negative.onnx")
+    return linear(tmp_path_factory.mktemp("switching") / "negative.onnx", -1, 255)
 
 
 class Seen:
@@ -99,29 +73,6 @@ class Counting(Effect):
         self.resets.append("at " + str(len(self.labels)))
 
 
-@contextmanager
-def running(pipeline: Pipeline) -> Iterator[Pipeline]:
-    """Run in another thread, as a program with a thread for it would; its error is raised."""
-    errors: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            pipeline.wait()
-        except BaseException as error:  # noqa: BLE001  (raised below)
-            errors.append(error)
-
-    pipeline.start()
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        yield pipeline
-    finally:
-        pipeline.stop()
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
 @pytest.mark.parametrize("crossfade_ms", [0.0, 30.0])
 def test_no_frame_is_lost_or_shown_twice(negative: FrameModel, crossfade_ms: float) -> None:
     """In mode ``every``, with frames under way at each switch."""
@@ -132,7 +83,7 @@ def test_no_frame_is_lost_or_shown_twice(negative: FrameModel, crossfade_ms: flo
     with running(pipeline):
         for number in range(6):
             shown = len(seen.indices)
-            _until(lambda shown=shown: len(seen.indices) > shown + 20)  # type: ignore[misc]
+            until(lambda shown=shown: len(seen.indices) > shown + 20)  # type: ignore[misc]
             if number % 2:
                 pipeline.switch(None, backend="identity", wait=True)
             else:
@@ -152,7 +103,7 @@ def test_a_live_run_stays_in_order(negative: FrameModel) -> None:
         for _ in range(4):
             pipeline.switch(negative, wait=True)
             shown = len(seen.indices)
-            _until(lambda shown=shown: len(seen.indices) > shown + 3)  # type: ignore[misc]
+            until(lambda shown=shown: len(seen.indices) > shown + 3)  # type: ignore[misc]
     assert seen.indices == sorted(set(seen.indices))
     assert seen.codes == seen.indices
 
@@ -162,7 +113,7 @@ def test_what_cannot_be_opened_leaves_the_old_filter_running(
 ) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    coarse = inverting(tmp_path / "coarse.onnx", stride=64)
+    coarse = linear(tmp_path / "coarse.onnx", -1, 255, stride=64)
     seen = Seen()
     pipeline = Pipeline(PATTERN, negative, [seen])
     with running(pipeline):
@@ -179,7 +130,7 @@ def test_what_cannot_be_opened_leaves_the_old_filter_running(
                 for note in pipeline.all_notes()
             )
             shown = len(seen.indices)
-            _until(lambda shown=shown: len(seen.indices) > shown + 5)  # type: ignore[misc]
+            until(lambda shown=shown: len(seen.indices) > shown + 5)  # type: ignore[misc]
         assert pipeline.engine is engine
         assert engine.size == (128, 96)
     assert pipeline.stats.switches == 0
@@ -210,19 +161,19 @@ def test_a_recording_fades_on_its_own_clock(negative: FrameModel) -> None:
         "test-pattern:128x96@20", IdentityEngine(None), [seen], mode="every", crossfade_ms=500
     )
     with running(pipeline):
-        _until(lambda: len(seen.bars) > 1)
+        until(lambda: len(seen.bars) > 1)
         pipeline.switch(negative, wait=True)
-        _until(lambda: seen.bars[-1] == INVERTED)
+        until(lambda: seen.bars[-1] == INVERTED)
     assert len([bar for bar in seen.bars if bar not in {PLAIN, INVERTED}]) in {8, 9, 10}
 
 
 def test_a_switch_fades_and_then_closes_the_old_engine(negative: FrameModel) -> None:
     old, seen = IdentityEngine(None), Seen()
     with running(Pipeline(PATTERN, old, [seen])) as pipeline:
-        _until(lambda: len(seen.bars) > 5)
+        until(lambda: len(seen.bars) > 5)
         pipeline.switch(negative, crossfade_ms=2000, wait=True)
-        _until(lambda: bool(seen.bars) and seen.bars[-1] == INVERTED)
-        _until(lambda: old.size is None)
+        until(lambda: bool(seen.bars) and seen.bars[-1] == INVERTED)
+        until(lambda: old.size is None)
         assert pipeline.engine.size == (128, 96)
         assert pipeline.engine is not old
     assert seen.bars[0] == PLAIN
@@ -236,10 +187,10 @@ def test_both_compute_while_they_fade(negative: FrameModel) -> None:
     with running(Pipeline(PATTERN, old, ["null"])) as pipeline:
         pipeline.switch(negative, crossfade_ms=10_000, wait=True)
         shown = pipeline.stats.engine_out.count
-        _until(lambda: pipeline.stats.engine_out.count > shown + 10)
+        until(lambda: pipeline.stats.engine_out.count > shown + 10)
         assert old.size == (128, 96)
         pipeline.switch(None, backend="identity", crossfade_ms=0, wait=True)
-        _until(lambda: old.size is None)
+        until(lambda: old.size is None)
     assert old.size is None
 
 
@@ -248,9 +199,9 @@ def test_effects_go_on_at_a_switch(negative: FrameModel) -> None:
     counting = Counting()
     pipeline = Pipeline(PATTERN, IdentityEngine(None), ["null"], effects=[counting])
     with running(pipeline):
-        _until(lambda: len(counting.labels) == 1)
+        until(lambda: len(counting.labels) == 1)
         pipeline.switch(negative, wait=True)
-        _until(lambda: len(counting.labels) == 2)
+        until(lambda: len(counting.labels) == 2)
     assert counting.resets == []
     assert counting.labels == ["identity", "negative"]
 
@@ -297,15 +248,15 @@ def test_another_backend_stands_in_until_the_engine_is_open(negative: FrameModel
     engine, seen = Compiling.of(negative), Seen()
     pipeline = Pipeline(PATTERN, engine, [seen])
     with running(pipeline):
-        _until(lambda: len(seen.bars) > 5)
+        until(lambda: len(seen.bars) > 5)
         assert pipeline.engine.name == "openvino"
         assert set(seen.bars) == {INVERTED}
         assert any("compiling compiles; until then openvino" in x for x in pipeline.all_notes())
         stand_in = pipeline.engine
         engine.may_open.set()
-        _until(lambda: seen.bars[-1] == PLAIN)
-        _until(lambda: pipeline.engine is engine)
-        _until(lambda: stand_in.size is None)
+        until(lambda: seen.bars[-1] == PLAIN)
+        until(lambda: pipeline.engine is engine)
+        until(lambda: stand_in.size is None)
     assert seen.indices == sorted(set(seen.indices))
     assert seen.codes == seen.indices
     assert engine.size is None, "closed at the end"
@@ -319,8 +270,8 @@ def test_one_switch_at_a_time(negative: FrameModel) -> None:
             pipeline.switch(negative)
         assert "switch when it runs" in pipeline.next_filter()
         engine.may_open.set()
-        _until(lambda: pipeline.engine is engine)
-        _until(lambda: pipeline.next_filter().startswith("opening "))
+        until(lambda: pipeline.engine is engine)
+        until(lambda: pipeline.next_filter().startswith("opening "))
 
 
 @pytest.mark.usefixtures("at_once")
@@ -331,9 +282,9 @@ def test_an_engine_that_cannot_be_opened_after_all_ends_the_run(negative: FrameM
 
     def run() -> None:
         with running(pipeline):
-            _until(lambda: len(seen.bars) > 5)
+            until(lambda: len(seen.bars) > 5)
             engine.may_open.set()
-            _until(lambda: pipeline._control.failed)
+            until(lambda: pipeline._control.failed)
 
     with pytest.raises(EngineError, match="out of memory"):
         run()
@@ -348,9 +299,9 @@ def test_an_engine_that_opens_after_the_end_is_closed(negative: FrameModel, refu
     pipeline = Pipeline(PATTERN, engine, [seen])
     threading.Timer(1.0, engine.may_open.set).start()
     with running(pipeline):
-        _until(lambda: len(seen.bars) > 3)
+        until(lambda: len(seen.bars) > 3)
     assert engine.may_open.wait(10)
-    _until(lambda: not [item for item in threading.enumerate() if "pix2live" in item.name])
+    until(lambda: not [item for item in threading.enumerate() if "pix2live" in item.name])
     assert engine.size is None
     assert pipeline.stats.switches == 0
     assert not [note for note in pipeline.all_notes() if "switched" in note]
@@ -364,7 +315,7 @@ def test_a_start_that_fails_leaves_no_engine_open(negative: FrameModel, tmp_path
         pipeline.start()
     assert pipeline.engine.size is None, "who stood in is closed"
     engine.may_open.set()
-    _until(lambda: not [item for item in threading.enumerate() if "opening" in item.name])
+    until(lambda: not [item for item in threading.enumerate() if "opening" in item.name])
     assert engine.size is None
 
 
@@ -374,12 +325,5 @@ def test_a_stand_in_can_be_declined(negative: FrameModel) -> None:
     threading.Timer(0.2, engine.may_open.set).start()
     with running(Pipeline(PATTERN, engine, [seen], stand_in=False)) as pipeline:
         assert pipeline.engine is engine
-        _until(lambda: len(seen.bars) > 3)
+        until(lambda: len(seen.bars) > 3)
     assert set(seen.bars) == {PLAIN}
-
-
-def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
