@@ -15,6 +15,8 @@ from engines.model import Size
 
 SHARES = (1.0, 0.83, 0.67, 0.5, 0.37)
 """Of the frame's sides: each size has about 0.6 of the pixels of the one before it."""
+SAME_ASPECT = 0.03
+"""Rounded sizes, such as 427x240 for 16:9, are off by less of their aspect ratio."""
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ class SizedEngine(Engine):
         self.device, self.precision = self._first.device, self._first.precision
         self.engine_path = self._first.engine_path
         self.notes.append(f"working sizes: {', '.join(f'{w}x{h}' for w, h in sizes)}")
+        self.notes += self._stretched(size)
 
     def _fitting(self, frame: Size) -> list[Size]:
         """Return the working sizes for frames of this size, largest first.
@@ -136,6 +139,21 @@ class SizedEngine(Engine):
             found = ", ".join(f"{w}x{h}" for w, h in asked)
             raise EngineError(f"no working size is within the frames' {width}x{height}: {found}")
         return sorted(kept, key=lambda item: item[0] * item[1], reverse=True)
+
+    def _stretched(self, frame: Size) -> list[str]:
+        """Return, in a note, which of the sizes asked for have another shape than the frame."""
+        aspect = frame[0] / frame[1]
+        other = [(w, h) for w, h in self._asked_sizes if abs(w / h / aspect - 1) > SAME_ASPECT]
+        if not other:
+            return []
+        found = ", ".join(f"{w}x{h}" for w, h in other)
+        fitting = (self.fit((w, max(1, round(w / aspect)))) for w, _ in other)
+        instead = ", ".join(f"{w}x{h}" for w, h in fitting)
+        said = (
+            f"{found}: of another shape than the frames of {frame[0]}x{frame[1]}; the filter gets"
+            f" them squeezed, and what it makes is stretched again; of the same shape: {instead}"
+        )
+        return [said]
 
     def _twin(self) -> Engine:
         """Return another engine, made as the first one was."""

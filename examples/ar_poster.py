@@ -4,19 +4,14 @@ Print marker 7 (`pix2live markers 7`). On it hangs what the camera sees, transla
 stays as it is; or another picture or film, in a translated room.
 """
 
-import sys
+import argparse
+from functools import partial
 
-from engines import Pixels
+from engines import Pix2liveError, Pixels
 from realtime import Frame, Pipeline
 from realtime.effects import Context, effect
 from realtime.effects.on_marker import OnMarker
 from realtime.effects.views import draw_label
-
-source, model, sink, *poster = sys.argv[1:]
-if poster:
-    on_marker = OnMarker(7, poster[0], scale=2.0, fit="fit", hold_ms=500)
-else:
-    on_marker = OnMarker(7, scale=2.0, fit="fit", over="captured", hold_ms=500)
 
 
 @effect
@@ -28,4 +23,16 @@ def seen(frame: Frame, context: Context) -> Pixels:
     return frame.pixels
 
 
-Pipeline(source, model, [sink], effects=[on_marker, seen]).run()
+if __name__ == "__main__":
+    words = argparse.ArgumentParser()
+    for word in ("source", "filter", "sink"):
+        words.add_argument(word)
+    words.add_argument("poster", nargs="?")
+    to = words.parse_args()
+    hang = partial(OnMarker, 7, scale=2.0, fit="fit", hold_ms=500)
+    try:
+        poster = hang(to.poster) if to.poster else hang(over="captured")
+        stats = Pipeline(to.source, to.filter, [to.sink], effects=[poster, seen]).run()
+    except Pix2liveError as error:
+        words.exit(1, f"{words.prog}: {error}\n")
+    print(f"{to.sink}: {stats.sinks[0].ages.count} frames")

@@ -1,10 +1,10 @@
 """Faces become a cartoon, with a number each: `face_cartoon.py SOURCE YUNET.onnx SINK`."""
 
-import sys
+import argparse
 
 import cv2
 
-from engines import Pixels
+from engines import Pix2liveError, Pixels
 from realtime import Frame, Pipeline
 from realtime.effects import Context, effect
 
@@ -18,5 +18,14 @@ def numbers(frame: Frame, context: Context) -> Pixels:
     return frame.pixels
 
 
-source, detector, sink = sys.argv[1:]
-Pipeline(source, "comic", [sink], effects=[f"face:{detector}", numbers]).run()
+if __name__ == "__main__":
+    words = argparse.ArgumentParser()
+    for word in ("source", "detector", "sink"):
+        words.add_argument(word)
+    to = words.parse_args()
+    effects = [f"face:{to.detector}", numbers]
+    try:
+        stats = Pipeline(to.source, "comic", [to.sink], effects=effects).run()
+    except Pix2liveError as error:
+        words.exit(1, f"{words.prog}: {error}\n")
+    print(f"{to.sink}: {stats.sinks[0].ages.count} frames")

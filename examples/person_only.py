@@ -1,10 +1,10 @@
 """A filter on people only, the room in grey: `person_only.py SOURCE FILTER SINK`."""
 
-import sys
+import argparse
 
 import cv2
 
-from engines import Pixels
+from engines import Pix2liveError, Pixels
 from realtime import Frame, Pipeline
 from realtime.effects import Context, effect
 
@@ -17,5 +17,13 @@ def grey_room(frame: Frame, context: Context) -> Pixels:
     return frame.pixels
 
 
-source, model, sink = sys.argv[1:]
-Pipeline(source, model, [sink], effects=["person", grey_room]).run()
+if __name__ == "__main__":
+    words = argparse.ArgumentParser()
+    for word in ("source", "filter", "sink"):
+        words.add_argument(word)
+    to = words.parse_args()
+    try:
+        stats = Pipeline(to.source, to.filter, [to.sink], effects=["person", grey_room]).run()
+    except Pix2liveError as error:
+        words.exit(1, f"{words.prog}: {error}\n")
+    print(f"{to.sink}: {stats.sinks[0].ages.count} frames")

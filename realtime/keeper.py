@@ -196,8 +196,8 @@ class Keeper:
         """
         if mode != "freshest":
             raise SettingsError(
-                "a frame rate is kept in live runs: a recording into files takes every frame and"
-                " its time (--mode freshest plays it live)"
+                "keeping a frame rate (--keep) is for live runs only: a file into files, or into"
+                " null, takes every frame and its time; add --mode freshest to play it live"
             )
         return SizedEngine(engine, self._sizes)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import conversion, engines
+from benchmarks import conversion, engines, streams
 from engines import Card, Engine, EngineError, FrameModel, Pixels, Size, load_filter, registry
 from engines.backends.identity import IdentityEngine
 
@@ -209,3 +211,64 @@ def test_an_exported_network_is_a_frame_model(tmp_path: Path) -> None:
     assert model.path == tmp_path / "again.onnx"
     assert isinstance(model.card, Card)
     assert model.card.stride == generator.stride
+
+
+def test_streams_share_a_compiled_filter_or_have_their_own() -> None:
+    found = streams.measured(SIZE, rounds=2, seconds=0.05, tries=3)
+    assert found["same pictures"] is True
+    assert set(found["sum of fps"]) == {
+        "one stream",
+        "two streams",
+        "two streams, compiled apart",
+        "four streams",
+    }
+    assert min(item["min"] for item in found["sum of fps"].values()) > 0
+    assert found["ages_ms"]["one stream, live"]["frames"] >= 2
+    json.dumps(found)
+
+
+def test_a_stream_drops_what_it_has_no_time_for() -> None:
+    class Slow(LateEngine):
+        def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
+            time.sleep(0.03)
+            super()._submit(frame_in, frame_out)
+
+    slow = [Slow(None), Slow(None)]
+    for engine in slow:
+        engine.open(SIZE)
+    done = streams.run(slow, 0.3, live_fps=100)  # a frame every 10 ms, each takes 30
+    assert len(done.fps) == 2
+    assert done.dropped >= len(done.ages_ms)
+    assert max(done.fps) < 40
+    failing = FailingEngine(None)
+    failing.open(SIZE)
+    with pytest.raises(EngineError, match="the device went away"):
+        streams.run([slow[0], failing], 0.1)
+
+
+def test_the_second_engine_costs_less_than_one_of_its_own() -> None:
+    shared, apart = (streams.opening_alone((256, 192), way) for way in ("shared", "apart"))
+    assert len(shared) == len(apart) == streams.MOST
+    assert streams.one_more(shared)["memory_mb"] < streams.one_more(apart)["memory_mb"] / 2
+
+
+def test_the_quietest_rounds_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_s = iter([0.0, 0.5, 0.5, 0.55, 0.55, 0.85, 0.85, 0.86, 9.0])
+    seconds = itertools.count()
+    monkeypatch.setattr(streams, "busy_s", lambda: (next(seconds), next(others_s)))
+    numbers = itertools.count()
+
+    def a_round() -> dict[str, streams.Together]:
+        return {"x": streams.Together([next(numbers)], [], 0)}
+
+    kept = streams.quietest(a_round, rounds=2, tries=9)
+    assert [done["x"].fps for _, done in kept] == [[3], [1]], "then two were quiet"
+    assert [round(others, 2) for others, _ in kept] == [0.01, 0.05]
+
+
+def test_what_one_more_engine_took() -> None:
+    rows = [{"opened_ms": took, "memory_mb": mb} for took, mb in ((200, 80), (3, 81), (2, 83))]
+    assert streams.one_more([*rows, {"opened_ms": 9, "memory_mb": 86}]) == {
+        "opened_ms": 3,
+        "memory_mb": 2,
+    }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engines import load_filter, open_engine
 from engines.backends.identity import IdentityEngine
 from realtime import Pipeline
+from realtime.effects import open_effect
 from realtime.sources.pictures import list_pictures, read_picture, write_picture
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ ASSETS = ROOT.parent / "shared" / "assets"
 YUNET = ASSETS / "segmentation" / "yunet_s_dynamic.onnx"
 LONGEST = 40
 """An example that does not fit on a screen is a program."""
-SHOULD_BE_SHORT = ("ar_poster", "edge_pairs", "face_box", "face_cartoon", "person_only")
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 
 
 def example(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -39,9 +40,55 @@ def example(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("name", SHOULD_BE_SHORT)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_are_short(name: str) -> None:
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < LONGEST
+
+
+@pytest.mark.parametrize("name", sorted({*EXAMPLES} - {"webcam"}))  # which has a default
+def test_without_words_there_is_the_usage(name: str, tmp_path: Path) -> None:
+    done = example(name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{name}.py" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+BAD = {
+    "ar_poster": (["none.mp4", "comic", "out/"], "no such file: none.mp4"),
+    "dicom_pairs": (["out", "none.dcm"], "none.dcm"),
+    "edge_pairs": (["none", "out"], "cannot read the folder none"),
+    "face_box": (["test-pattern", "sepia", "0,0,8,8", "out/"], "no filter 'sepia'"),
+    "face_cartoon": (["test-pattern", "none.onnx", "out/"], "none.onnx"),
+    "person_only": (["test-pattern", "comic", "no/out.mp4"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(name: str, tmp_path: Path) -> None:
+    words, said = BAD[name]
+    done = example(name, *words, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(name)
+    assert said in line
+    assert not list(tmp_path.iterdir()), "nothing was left behind"
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "-4,0,20,20", "0,0,x,4"])
+def test_a_box_that_is_none(box: str, tmp_path: Path) -> None:
+    done = example("face_box", "test-pattern:64x48", "comic", box, "null", cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "spec", ["ar_poster.py:seen", "face_cartoon.py:numbers", "person_only.py:grey_room"]
+)
+def test_an_example_is_a_file_of_effects_too(spec: str) -> None:
+    """It does nothing when it is imported."""
+    assert open_effect(ROOT / "examples" / spec).name == spec.partition(":")[2]
 
 
 @pytest.fixture
@@ -59,6 +106,7 @@ def test_a_filter_in_a_box(frames: list[NDArray[np.uint8]], tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     found = [read_picture(path) for path in list_pictures(tmp_path / "out")]
     assert len(found) == len(frames)
+    assert done.stdout == f"out/: {len(frames)} frames\n"
     box = np.s_[10 : 10 + 60, 20 : 20 + 68]  # the sides are multiples of the filter's stride
     engine = open_engine("comic", (68, 60))
     for picture, frame in zip(found, frames, strict=True):
@@ -89,6 +137,7 @@ def test_pairs_of_edges_and_photographs(tmp_path: Path) -> None:
         write_picture(tmp_path / "photos" / f"{number:02d}.png", photo)
     done = example("edge_pairs", "photos", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "out: edges of 11 photographs, 1 of them held out\n"
     pairs = list_pictures(tmp_path / "out" / "pairs")
     assert [path.stem for path in pairs] == [f"{n:02d}" for n in range(11) if n != 9]
     both = read_picture(pairs[0])
@@ -129,6 +178,7 @@ def test_a_cartoon_on_faces_only(tmp_path: Path) -> None:
     Pipeline(clip, IdentityEngine(None), [f"{tmp_path}/clip/"], mode="every", frames=12).run()
     done = example("face_cartoon", "clip", YUNET, "out/", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "out/: 12 frames\n"
     pairs = zip(list_pictures(tmp_path / "clip"), list_pictures(tmp_path / "out"), strict=True)
     for before, after in pairs:
         changed = np.abs(read_picture(before).astype(int) - read_picture(after)).max(axis=2) > 8
@@ -158,6 +208,7 @@ def test_a_film_on_a_marker(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = [read_picture(path) for path in list_pictures(tmp_path / "out")]
     assert len(found) == 4
+    assert done.stdout == "out/: 4 frames\n"
     for number, picture in enumerate(found):
         middle = 150 + 4 * number
         shown = picture[70:170, middle - 50 : middle + 50].astype(int)  # twice the marker's side
@@ -171,8 +222,25 @@ def test_a_filter_on_people_only(tmp_path: Path) -> None:
     Pipeline(clip, IdentityEngine(None), [f"{tmp_path}/clip/"], mode="every", frames=4).run()
     done = example("person_only", "clip", "starry", "out/", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "out/: 4 frames\n"
     picture = read_picture(list_pictures(tmp_path / "out")[-1]).astype(int)
     colour = picture.max(axis=2) - picture.min(axis=2)
     assert colour[150:300, 260:360].mean() > 12  # the shirt is translated, in colour
     assert colour[20:80, 20:120].max() == 0  # the wall is grey
     assert colour[100:300, 520:600].max() == 0  # and so is the blue board
+
+
+def test_pairs_of_a_dicom_file(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="the samples need pix2live[medical]")
+    done = example("dicom_pairs", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "out: 8 pairs of CT_small.dcm; levels -896 to 1167 become 0 to 65535",
+        "out: 8 pairs of MR_small.dcm; levels 127 to 2145 become 0 to 65535",
+    ]
+    written = sorted(path.relative_to(tmp_path / "out") for path in tmp_path.rglob("CT*.png"))
+    assert len(written) == 16
+    assert [path.parts[:2] for path in written if path.stem == "CT_small-5"] == [
+        ("held-out", "input"),
+        ("held-out", "target"),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from engines import EffectError, SinkError, Size
 from realtime import Frame, Source, open_source
@@ -20,8 +22,9 @@ from realtime.effects.calibration import (
     Calibration,
     is_new,
 )
-from realtime.sources import parse_size
 from tools.markers import write_printable
+from tools.option_types import SizeType
+from tools.report import counted
 
 ENOUGH_VIEWS: Final = 25
 LIVE_SECONDS: Final = 120.0
@@ -47,7 +50,9 @@ Report = Callable[[int, int], None]
     metavar="FILE.png",
     help="Write the board to print (A4 or letter, landscape), and nothing else.",
 )
-@click.option("--size", metavar="WxH", help="Ask a camera for this size: the one to be used later.")
+@click.option(
+    "--size", type=SizeType(), help="Ask a camera for this size: the one to be used later."
+)
 @click.option(
     "--views",
     type=click.IntRange(LEAST_VIEWS, 200),
@@ -62,12 +67,14 @@ Report = Callable[[int, int], None]
     show_default=True,
     help="How long to look at a camera.",
 )
+@click.pass_context
 def calibrate(
+    context: click.Context,
     *,
     source: str | None,
     out: Path | None,
     board: Path | None,
-    size: str | None,
+    size: Size | None,
     views: int,
     seconds: float,
 ) -> None:
@@ -78,8 +85,16 @@ def calibrate(
     folder of pictures of it will do as well.
     """
     if board is not None:
-        if source is not None or out is not None:
-            raise click.UsageError("--board FILE.png stands alone")
+        given = [
+            parameter
+            for parameter in context.command.params
+            if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        ]
+        others = [item.opts[0] for item in given if item.name != "board"]
+        if others:
+            raise click.UsageError(
+                f"--board FILE.png stands alone: the board is always the same; found {others[0]}"
+            )
         write_printable(board, Board().draw(SQUARE_PX), SQUARE_PX / (BOARD_SQUARE_MM / 1000))
         click.echo(
             f"{board}: print it at 100 % on A4 or letter paper, landscape, and put it on something"
@@ -92,14 +107,13 @@ def calibrate(
         )
     if not out.absolute().parent.is_dir():
         raise SinkError(f"no folder {out.parent} for {out.name}")
+    progress = Progress()
     try:
-        wanted = parse_size(size) if size else None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    found = calibrate_source(
-        open_source(source), size=wanted, views=views, seconds=seconds, report=_say
-    )
-    click.echo(err=True)
+        found = calibrate_source(
+            open_source(source), size=size, views=views, seconds=seconds, report=progress
+        )
+    finally:
+        progress.close()
     found.save(out)
     width, height = found.size
     focal_px = found.camera_matrix[0, 0]
@@ -158,12 +172,27 @@ def calibrate_source(
         source.close()
     if len(found) < LEAST_VIEWS:
         raise EffectError(
-            f"the board was in {with_board} of {pictures} pictures, with {len(found)} different"
-            f" views; a calibration needs {LEAST_VIEWS} or more (pix2live calibrate --board"
-            " FILE.png writes the board; show it near and far, and tilted to all sides)"
+            f"the board was in {with_board} of {counted(pictures, 'picture')}, with"
+            f" {counted(len(found), 'different view')}; a calibration needs {LEAST_VIEWS} or more"
+            " (pix2live calibrate --board FILE.png writes the board; show it near and far, and"
+            " tilted to all sides)"
         )
     return board.calibrate(found, info.size)
 
 
-def _say(views: int, pictures: int) -> None:
-    click.echo(f"\r{views} views of the board in {pictures} pictures", nl=False, err=True)
+class Progress:
+    """How many views there are: all the time on a terminal, elsewhere once at the end."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._line = ""
+
+    def __call__(self, views: int, pictures: int) -> None:
+        self._line = f"{counted(views, 'view')} of the board in {counted(pictures, 'picture')}"
+        if self._live:
+            click.echo(f"\r{self._line}", nl=False, err=True)
+
+    def close(self) -> None:
+        """End the line, or say it."""
+        if self._line:
+            click.echo("" if self._live else self._line, err=True)

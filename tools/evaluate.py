@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engines import SettingsError, SinkError
-from engines.base import PRECISIONS
 from tools.evaluation.table import write_measures
+from tools.option_types import precision_option
 from tools.report import write_json
 
 EXISTING = click.Path(path_type=Path)
@@ -59,13 +59,7 @@ EXISTING = click.Path(path_type=Path)
 )
 @click.option("--frames", type=click.IntRange(2), metavar="N", help="Of each clip.  [default: all]")
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="As for run.")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-    help="As for run.",
-)
+@precision_option("As for run.")
 @click.option(
     "--json",
     "json_path",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import SettingsError, SinkError
+from engines.artefact import replace_file
 from realtime.effects.markers import (
     DEFAULT_DICTIONARY,
     DICTIONARIES,
@@ -53,10 +54,12 @@ MOST_MARKERS: Final = 1000
     metavar="DIR",
     help="Where to.",
 )
-def markers(ids: str, dictionary: str, size_mm: float, out: Path) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def markers(ids: str, dictionary: str, size_mm: float, out: Path, overwrite: bool) -> None:
     """Write printable markers: IDS is for instance 7, or 1,2,3,4, or 0-9 (default: 0-3).
 
-    Print them at 100 %, and leave the white margin: without it no marker is found.
+    Print them at 100 %, and leave the white margin: without it no marker is found. The names of
+    the files go to the standard output.
     """
     name = dictionary_name(dictionary)
     numbers = parse_ids(ids)
@@ -64,11 +67,28 @@ def markers(ids: str, dictionary: str, size_mm: float, out: Path) -> None:
     for number in numbers:
         if number >= count:
             raise SettingsError(f"{name} has the markers 0 to {count - 1}, found {number}")
-    for number in numbers:
+    paths = {number: out / f"{name}-{number}.png" for number in numbers}
+    if not overwrite:
+        refuse_existing(list(paths.values()))
+    for number, path in paths.items():
         pixels, pixels_per_m = draw_marker(name, number, size_mm)
-        write_printable(out / f"{name}-{number}.png", pixels, pixels_per_m)
+        write_printable(path, pixels, pixels_per_m)
+        click.echo(path)
     many = f"{len(numbers)} markers" if len(numbers) > 1 else f"marker {numbers[0]}"
-    click.echo(f"{many} of {name}, {size_mm:g} mm, in {out}; print at 100 %")
+    click.echo(f"{many} of {name}, {size_mm:g} mm, in {out}; print at 100 %", err=True)
+
+
+def refuse_existing(paths: Sequence[Path]) -> None:
+    """Refuse to write over files, before any is written.
+
+    Raises:
+        SinkError: which exists.
+    """
+    existing = [path for path in paths if path.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        verb = "exist" if more else "exists"
+        raise SinkError(f"{existing[0]}{more} {verb} already; --overwrite replaces what is there")
 
 
 def parse_ids(text: str) -> list[int]:
@@ -126,12 +146,8 @@ def write_printable(path: Path, pixels: NDArray[np.uint8], pixels_per_m: float) 
     body = b"pHYs" + struct.pack(">IIB", per_m, per_m, 1)
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     header_end = 8 + 25  # the signature, and IHDR with its length and check sum
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(encoded[:header_end] + chunk + encoded[header_end:])
-        os.replace(temporary, path)
+        replace_file(path, [encoded[:header_end], chunk, encoded[header_end:]])
     except OSError as error:
-        if temporary.exists():
-            temporary.unlink()
         raise SinkError(f"cannot write {path}: {error.strerror or error}") from error

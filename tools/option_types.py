@@ -1,12 +1,14 @@
-"""Types of options: sizes and levels, as people type them."""
+"""Options as people type them: sizes, levels, the precision of an engine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from engines import SettingsError, Size
+from engines.base import PRECISIONS
 from realtime.sources import parse_size
 from realtime.sources.levels import Window
 
@@ -51,3 +53,10 @@ class WindowType(click.ParamType[Window]):
             return value if isinstance(value, Window) else Window.parse(value)
         except SettingsError as error:
             self.fail(str(error), param, ctx)
+
+
+def precision_option(help_: str) -> Callable[[Any], Any]:
+    """Return the option ``--precision`` of a command that runs an engine (a decorator)."""
+    return click.option(
+        "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help=help_
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +17,7 @@ from rich.status import Status
 from rich.table import Table
 
 from engines import SinkError
+from engines.artefact import replace_file
 from realtime import Pipeline
 from realtime.labels import filter_label
 from realtime.stats import Ages
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 STATS_SCHEMA = 1
+SAID_KEPT = 1000
+NOTHING_AFTER_S = 3.0
+"""A run that has shown nothing for so long, although frames came, says so."""
 
 
 class LiveStatus:
@@ -35,11 +41,15 @@ class LiveStatus:
         console: Console,
         frames: int | None,
         build: BuildProgress | None = None,
+        max_age_ms: float | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._max_age_ms = max_age_ms
+        self._said_nothing = False
         self._build = build
         self._console = console
-        self._said: set[str] = set()
+        self._said: dict[str, None] = {}
+        """Notes that were said; those that nobody has any more are forgotten first."""
         self._progress: Progress | None = None
         if console.is_terminal:
             columns = [TextColumn("{task.description}")]
@@ -53,12 +63,22 @@ class LiveStatus:
 
     def tick(self) -> None:
         """Draw the line again, and say what is new in the notes."""
-        for note in self._pipeline.all_notes():
+        started_ns = self._pipeline.stats.started_ns
+        if not self._said_nothing and time.monotonic_ns() - started_ns > NOTHING_AFTER_S * 1e9:
+            said = nothing_shown(self._pipeline, self._max_age_ms)
+            self._said_nothing = bool(said)
+            if said:
+                self._pipeline.notes.append(f"so far {said}")
+        notes = self._pipeline.all_notes()
+        for note in notes:
             if note not in self._said:
-                self._said.add(note)
                 self._console.print(
                     f"  {note}", style="dim", highlight=False, markup=False, soft_wrap=True
                 )
+            self._said.pop(note, None)
+            self._said[note] = None
+        for note in list(self._said)[: -max(SAID_KEPT, len(notes))]:
+            del self._said[note]
         if self._progress is not None:
             done = self._pipeline.stats.engine_out.count
             self._progress.update(self._task, completed=done, description=self._line())
@@ -66,6 +86,7 @@ class LiveStatus:
 
     def close(self) -> None:
         """Remove the line; say the last notes."""
+        self._said_nothing = True  # the end says it
         self.tick()
         if self._progress is not None:
             self._progress.stop()
@@ -77,9 +98,9 @@ class LiveStatus:
             label += f" {'x'.join(map(str, stats.working_size))}"
         ages = stats.sinks[0].ages if stats.sinks else stats.engine_out
         recent = ages.recent()
-        if recent is None:
-            return f"{label}  waiting for frames"
         dropped = sum(stats.dropped().values())
+        if recent is None:
+            return f"{label}  nothing shown yet" + (f"  dropped {dropped}" if dropped else "")
         line = f"{label}  {recent[0]:.1f} fps  age {recent[1]:.0f} ms  dropped {dropped}"
         building = self._build is not None and self._pipeline.compiling
         return f"{line}  {self._build.text}" if self._build and building else line
@@ -138,14 +159,69 @@ def age_table(pipeline: Pipeline) -> Table:
         table.add_row(name, str(ages.count), *cells, str(dropped))
     if stats.working_size is not None:
         size = "x".join(map(str, stats.working_size))
-        table.caption = f"{stats.size_steps_taken} steps of the working size, {size} at the end"
+        steps = counted(stats.size_steps_taken, "step")
+        table.caption = f"{steps} of the working size, {size} at the end"
         table.caption_justify = "left"
     return table
+
+
+def counted(count: int, thing: str) -> str:
+    """Return ``1 step``, ``2 steps``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def end_notes(pipeline: Pipeline, max_age_ms: float | None = None) -> list[str]:
+    """Return what a person must not miss at the end of a run that did not fail."""
+    found = [nothing_shown(pipeline, max_age_ms)]
+    found += [
+        f"{item.name} was dropped after {counted(item.times.count, 'frame')}: {item.error}"
+        for item in pipeline.stats.effects
+        if item.error
+    ]
+    return [note for note in found if note]
+
+
+def nothing_shown(pipeline: Pipeline, max_age_ms: float | None) -> str:
+    """Return where and by how much all frames were too old for a sink, and what would help.
+
+    Empty where every sink has shown some, or where age is not the reason.
+    """
+    stats = pipeline.stats
+    blind = [sink for sink in stats.sinks if not sink.ages.count]
+    in_effects = sum(item.too_old for item in stats.effects)
+    total = stats.engine_too_old + in_effects + sum(sink.too_old for sink in blind)
+    if max_age_ms is None or not blind or not total:
+        return ""
+    captured_ms = stats.captured.percentile_ms(50) or 0.0
+    age_ms = stats.engine_out.percentile_ms(50) or 0.0
+    oldest_ms = stats.engine_out.percentile_ms(95) or 0.0
+    places = []
+    if stats.engine_too_old:
+        places.append(f"{stats.engine_too_old} before the filter ({captured_ms:.1f} ms at capture)")
+    for item in stats.effects:
+        age_ms += item.times.percentile_ms(50) or 0.0
+        oldest_ms += item.times.percentile_ms(95) or 0.0
+        if item.too_old:
+            places.append(f"{item.too_old} after the effect {item.name} (about {age_ms:.1f} ms)")
+    places += [
+        f"{sink.too_old} at {sink.name} (about {age_ms:.1f} ms)" for sink in blind if sink.too_old
+    ]
+    who = "nothing was shown"
+    if len(blind) < len(stats.sinks):
+        who = f"{' and '.join(sink.name for sink in blind)} showed nothing"
+    enough_ms = math.ceil(max(1.25 * oldest_ms, captured_ms + max_age_ms) / 10) * 10
+    slow = captured_ms > max_age_ms
+    instead = "a source with less delay" if slow else "a smaller --size or a lighter filter"
+    return (
+        f"{who}: {counted(total, 'frame')}, all too old for --max-age {max_age_ms:g}:"
+        f" {', '.join(places)}; try --max-age {enough_ms}, or {instead}"
+    )
 
 
 def stats_json(pipeline: Pipeline, settings: dict[str, Any]) -> dict[str, Any]:
     """Return everything about a run as JSON types."""
     engine = pipeline.engine
+    nothing = nothing_shown(pipeline, settings.get("max_age_ms"))
     return {
         "schema": STATS_SCHEMA,
         "taken": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -162,7 +238,7 @@ def stats_json(pipeline: Pipeline, settings: dict[str, Any]) -> dict[str, Any]:
         "source": pipeline.info.description if pipeline.info else None,
         "mode": pipeline.mode,
         "size": list(pipeline.size or ()),
-        "notes": pipeline.all_notes(),
+        "notes": [*pipeline.all_notes(), *([nothing] if nothing else [])],
         **pipeline.stats.to_dict(),
     }
 
@@ -176,10 +252,8 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise SinkError(f"{path} is no ordinary file; the statistics need one")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     try:
-        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-        os.replace(temporary, path)
+        replace_file(path, [text.encode()])
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise SinkError(f"cannot write {path}: {error.strerror}") from error

@@ -30,7 +30,7 @@ from realtime.sinks.window import why_no_window
 from realtime.sources.images import ImagesSource
 from realtime.sources.levels import Window
 from tools.option_types import SizesType, SizeType, WindowType
-from tools.report import BuildProgress, LiveStatus, age_table, stats_json, write_json
+from tools.report import BuildProgress, LiveStatus, age_table, end_notes, stats_json, write_json
 
 DEFAULT_FILTER = "comic"
 SWITCH_INTERVAL_S = 0.0005
@@ -139,13 +139,14 @@ class Settings:
     "--keep",
     is_flag=True,
     help=f"Live: work at a smaller size while the machine is too slow for {DEFAULT_FPS:g} or"
-    " --fps frames a second.",
+    " --fps frames a second. A file into files or null needs --mode freshest with it.",
 )
 @click.option(
     "--keep-sizes",
     type=SizesType(),
     default=(),
-    help="Sizes that --keep may work at.  [default: 100, 83, 67, 50, 37 % of the frame's sides]",
+    help="Sizes that --keep may work at, of the frame's shape.  [default: 100, 83, 67, 50, 37 % of"
+    " its sides]",
 )
 @click.option(
     "--stand-in/--no-stand-in",
@@ -202,6 +203,8 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
         pipeline.notes.append(f"no window ({why_no_window()}); recording to {settings.sinks[0]}")
     code = run_pipeline(pipeline, console, settings)
     console.print(age_table(pipeline))
+    for note in end_notes(pipeline, settings.max_age_ms):
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for sink in pipeline.sinks:
         if sink.path is not None:
             said = "written" if sink.path.exists() else "no frame came to"
@@ -300,7 +303,7 @@ def run_pipeline(pipeline: Pipeline, console: Console, settings: Settings) -> in
             raise
         keep_what_is_loaded()
         frames = settings.frames or (pipeline.info.frames if pipeline.info else None)
-        status = LiveStatus(pipeline, console, frames, build)
+        status = LiveStatus(pipeline, console, frames, build, settings.max_age_ms)
         try:
             pipeline.wait(status.tick)
         except KeyboardInterrupt:

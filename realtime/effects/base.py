@@ -40,6 +40,9 @@ class Context:
     """Of the source, or what is assumed where it does not say."""
     label: str = ""
     """The running filter's name."""
+    alpha: Pixels | None = None
+    """uint8 (H, W, 1) of this frame: where the filter says that it shows, 255 all of it. Read-only
+    and valid until the next frame; None where the filter does not say."""
     age_ms: float = 0.0
     """Of this frame, when the first effect got it."""
     shown_fps: float | None = None

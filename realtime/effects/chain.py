@@ -83,7 +83,8 @@ class Chain(Effect):
                 item.prepare(size, context)
         except BaseException as error:
             _close(prepared)  # what fails there must not hide the error
-            if isinstance(error, Exception) and not isinstance(error, Pix2liveError):
+            ends = isinstance(error, (Exception, SystemExit))
+            if ends and not isinstance(error, Pix2liveError):
                 raise EffectError(f"cannot prepare {blame(prepared[-1], error)}") from error
             raise
 
@@ -111,7 +112,7 @@ class Chain(Effect):
             try:
                 made = item.process(frame, context)
                 _check(item, made, shape)
-            except Exception as error:  # noqa: BLE001  (whatever user code raises)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever user code raises)
                 frame.pixels = before
                 self._fails(place, item, error)
                 continue
@@ -134,7 +135,7 @@ class Chain(Effect):
                 continue
             try:
                 item.reset()
-            except Exception as error:  # noqa: BLE001  (whatever user code raises)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever user code raises)
                 self._fails(place, item, error)
 
     def cancel(self) -> None:
@@ -158,7 +159,7 @@ class Chain(Effect):
         """Return what the effects and the chain have to say."""
         return [note for item in self.effects for note in _notes(item)] + self.notes
 
-    def _fails(self, place: int, item: Effect, error: Exception) -> None:
+    def _fails(self, place: int, item: Effect, error: BaseException) -> None:
         said = str(error) if isinstance(error, Pix2liveError) else blame(item, error)
         self._stats[place].error = said
         if not self._drops[place]:
@@ -168,7 +169,9 @@ class Chain(Effect):
         self._failed.add(place)
         # Nobody may keep them up to date now; another effect that does fills them in again.
         self._context.mask, self._context.faces, self._context.markers = None, [], {}
-        self.notes.append(f"going on without {said}")
+        if not said.startswith("the effect "):
+            said = f"the effect {item.name}: {said.removeprefix(f'{item.name}: ')}"
+        self.notes.append(f"an effect failed; the run goes on without it: {said}")
 
 
 def blame(item: Effect, error: BaseException) -> str:
@@ -176,7 +179,10 @@ def blame(item: Effect, error: BaseException) -> str:
 
     The place is `user_place`, or else where the effect's own code begins.
     """
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    kind = type(error).__name__
+    if isinstance(error, SystemExit):
+        kind = "it ends the program by sys.exit"
+    said = f"{kind}: {error}".splitlines()[0].removesuffix(": ")
     return f"the effect {item.name} ({_place(item, error.__traceback__)}): {said}"
 
 
@@ -228,13 +234,13 @@ def _may_be_drawn_into(item: Effect, made: Pixels) -> bool:
     return of_ours and plain and not isinstance(item, FunctionEffect)
 
 
-def _close(effects: Sequence[Effect]) -> list[tuple[Effect, Exception]]:
+def _close(effects: Sequence[Effect]) -> list[tuple[Effect, BaseException]]:
     """Close all of them; return which of them could not be closed, and why."""
-    failed: list[tuple[Effect, Exception]] = []
+    failed: list[tuple[Effect, BaseException]] = []
     for item in effects:
         try:
             item.close()
-        except Exception as error:  # noqa: BLE001  (the others must be closed too)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (the others must be closed too)
             failed.append((item, error))
     return failed
 

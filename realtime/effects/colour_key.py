@@ -10,21 +10,10 @@ import numpy as np
 
 from engines import Pixels, SettingsError
 from realtime.effects.base import Context
-from realtime.effects.colours import read_rgb
+from realtime.effects.colours import KEY_COLOURS, read_rgb
 from realtime.effects.mask import Mask, mask_words
 from realtime.effects.words import Words
 from realtime.frame import Frame
-
-COLOURS: Final = {
-    "green": (0, 200, 48),
-    "blue": (0, 40, 220),
-    "red": (255, 0, 0),
-    "magenta": (255, 0, 255),
-    "cyan": (0, 255, 255),
-    "yellow": (255, 255, 0),
-}
-"""What a key may be called, as (R, G, B); green and blue lie between the paint of real screens and
-the pure colour, so that the default tolerance takes both."""
 
 LEAST_CHROMA: Final = 20.0
 """A colour nearer to grey than this (of 181) says nothing about hue."""
@@ -50,7 +39,7 @@ class ColourKey(Mask):
     from the key has none.
 
     Args:
-        colour: ``green`` and others of `COLOURS`, or ``#rrggbb``: best the screen's own colour.
+        colour: ``green`` and others of `KEY_COLOURS`, or ``#rrggbb``: best the screen's own colour.
         tolerance: how far from the key a colour still is the key: 0 only the key itself, 1 all
             the way to grey.
         outer: from here on a colour is not the key at all; in between it is mixed. Default: 0.2
@@ -137,7 +126,7 @@ def _chroma(colour: str) -> tuple[float, float]:
     Raises:
         SettingsError: it is no colour, or a grey one.
     """
-    pixel = np.array(read_rgb(colour, COLOURS, "key"), np.uint8).reshape(1, 1, 3)
+    pixel = np.array(read_rgb(colour, KEY_COLOURS, "key"), np.uint8).reshape(1, 1, 3)
     _, cr, cb = (float(part) - 128 for part in cv2.cvtColor(pixel, cv2.COLOR_RGB2YCrCb)[0, 0])
     if math.hypot(cb, cr) < LEAST_CHROMA:
         raise SettingsError(f"key: {colour} is nearly grey; a key needs a colour")

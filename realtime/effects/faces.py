@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines import EffectError, Pixels, SettingsError, Size
 from realtime.effects.background import Latest
 from realtime.effects.base import Context
-from realtime.effects.mask import Mask, mask_words
+from realtime.effects.mask import Mask, check_ranges, mask_words, narrowed
 from realtime.effects.words import Words
 from realtime.frame import Frame
 from realtime.pacing import NS_PER_MS
@@ -144,16 +144,15 @@ class FaceMask(Mask):
         super().__init__(feather_px=feather_px, invert=invert)
         if shape not in SHAPES:
             raise SettingsError(f"face: shape is one of {', '.join(SHAPES)}, found {shape!r}")
-        for label, value, least, most in (
+        check_ranges(
+            self.name,
             ("margin", margin, -0.4, 5),
             ("score", score, 0.01, 1),
             ("hold_ms", hold_ms, 0, 60_000),
             ("smooth_ms", smooth_ms, 0, 10_000),
             ("width", width_px, 32, 1920),
             ("hz", most_hz, 0.01, 1000),
-        ):
-            if not least <= value <= most:
-                raise SettingsError(f"face: {label} must be {least:g} to {most:g}, found {value:g}")
+        )
         self.model = Path(model)
         self.paths = (self.model,)
         self.shape, self.margin, self.score = shape, margin, score
@@ -205,8 +204,7 @@ class FaceMask(Mask):
             EffectError: it is no face detector.
         """
         self.close()
-        width = min(self.width_px, size[0])
-        small = width, max(1, round(size[1] * width / size[0]))
+        small = narrowed(size, self.width_px)
         self._scale = np.divide(size, small).astype(np.float32)
         self._mask = np.zeros(size[::-1], np.uint8)
         self._detector = _Detector(self.model, small, self.score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,8 @@ MOST_REGIONS: Final = 6
 """With more markers in view, searching everything is as fast."""
 REGION_MARGIN: Final = 0.35
 """Around a marker's last position, of its side; and where it moves, as far again."""
+MOST_NAMED: Final = 8
+"""Markers, in a note."""
 JUMP: Final = 0.6
 """Sides between two sightings after which a marker was put elsewhere, and smoothing starts anew."""
 # Tuned on rendered video (benchmarks/markers.py). Steady motion is behind by 1 / (2 pi beta) =
@@ -78,6 +81,10 @@ class Tracker:
         self.searches = 0
         """How often a whole frame was searched."""
         self.frames = 0
+        self.seen: Counter[int] = Counter()
+        """In how many frames each marker was found, also those that nobody has asked for."""
+        self.speakers: dict[frozenset[int] | None, object] = {}
+        """Of those who wait for the same markers, the one who says that they are missing."""
         self._whole = cv2.aruco.ArucoDetector(dictionary, _parameters(least_perimeter=0.05))
         self._region = cv2.aruco.ArucoDetector(dictionary, _parameters(least_perimeter=0.4))
         self._wanted: set[int] | None = set()
@@ -112,6 +119,11 @@ class Tracker:
             for number in (None,) if ids is None else ids:
                 if self._sizes_m.setdefault(number, size_m) != size_m:
                     raise SettingsError("two marker effects have different sizes for one marker")
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Return the camera's, for the size of the frames, where an effect has brought one."""
+        return self._calibration
 
     def reset(self) -> None:
         """Forget where markers were; the next `update` takes them out of the context."""
@@ -163,6 +175,7 @@ class Tracker:
     def _find(self, grey: Pixels, now_ns: int) -> dict[int, Floats]:
         """Look where markers were; everywhere when one is missing or may be new."""
         found: dict[int, Floats] = {}
+        everywhere: dict[int, list[Floats]] = {}
         if 0 < len(self._tracks) <= MOST_REGIONS:
             for number, track in self._tracks.items():
                 shift = track.velocity * ((now_ns - track.seen_ns) / 1e9)
@@ -176,10 +189,29 @@ class Tracker:
         else:
             enough = wanted <= found.keys()
         if not enough:
-            for number, candidates in self._everywhere(grey).items():
+            everywhere = self._everywhere(grey)
+            for number, candidates in everywhere.items():
                 if number not in found and (wanted is None or number in wanted):
                     found[number] = self._chosen(number, candidates)
+        self.seen.update(found.keys() | everywhere.keys())
         return found
+
+    def missing(self, ids: frozenset[int] | None) -> str:
+        """Return which of the markers ``ids`` were in no frame, for a person; empty where each was.
+
+        With None: whether there was any marker at all.
+        """
+        never = sorted(number for number in ids or () if number not in self.seen)
+        if not self.frames or (self.seen and not never):
+            return ""
+        frames = f"{self.frames} frame{'s' * (self.frames > 1)}"
+        if not never:
+            return f"no marker was in any of {frames}"
+        names = ", ".join(map(str, never))
+        who = f"markers {names} were" if len(never) > 1 else f"marker {names} was"
+        others = [str(number) for number, _ in self.seen.most_common(MOST_NAMED)]
+        more = f" and {len(self.seen) - MOST_NAMED} more" if len(self.seen) > MOST_NAMED else ""
+        return f"{who} in none of {frames}; seen: {', '.join(others) or 'none'}{more}"
 
     def _everywhere(self, grey: Pixels) -> dict[int, list[Floats]]:
         self.searches += 1

@@ -29,6 +29,8 @@ DICTIONARIES: Final = {
 }
 """Our names -> OpenCV's."""
 HOLD_MS: Final = 300.0
+MISSING_AFTER_S: Final = 3.0
+"""Of the frames' own time: then a note says which marker has not been seen yet."""
 
 
 class MarkerOptions:
@@ -81,6 +83,10 @@ class MarkerOptions:
         self.fitted: Calibration | None = None
         """The calibration, for the size of the frames; from `prepare` on."""
         self._tracker: Tracker | None = None
+        self._notes: list[str] = []
+        self._missing = ""
+        """What `_notes` says of markers that were never seen."""
+        self._first_ns: int | None = None
 
     def prepare(self, size: Size, context: Context, notes: list[str]) -> None:
         """Join the detection of this run, or begin one.
@@ -102,13 +108,19 @@ class MarkerOptions:
             tracker = context.values[key] = Tracker(self.dictionary, size)
         tracker.join(self.ids, hold_ms=self.hold_ms, size_m=self.size_m, calibration=calibration)
         self.fitted = calibration
-        self._tracker = tracker
+        tracker.speakers.setdefault(self.ids, self)
+        notes[:] = [note for note in notes if note != self._missing]  # of an earlier run
+        self._tracker, self._notes, self._missing, self._first_ns = tracker, notes, "", None
 
     def find(self, frame: Frame, context: Context) -> dict[int, Marker]:
         """Return the markers that are seen or held, by number."""
         if self._tracker is None:
             raise EffectError(f"{self.effect} was not prepared")
         markers = self._tracker.update(frame, context)
+        self._first_ns = frame.pts_ns if self._first_ns is None else self._first_ns
+        late = frame.pts_ns - self._first_ns > MISSING_AFTER_S * 1e9
+        if late and not (self._missing and self._tracker.missing(self.ids)):
+            self._say_missing()  # or take it back
         return {
             number: marker
             for number, marker in markers.items()
@@ -119,6 +131,22 @@ class MarkerOptions:
         """Forget where markers were."""
         if self._tracker is not None:
             self._tracker.reset()
+
+    def close(self) -> None:
+        """Say in the notes which markers the run has never seen; more than once is no error."""
+        self._say_missing()
+
+    def _say_missing(self) -> None:
+        """Keep one note about markers that were never seen, and none when they came later."""
+        tracker = self._tracker
+        if tracker is None or tracker.speakers[self.ids] is not self:
+            return
+        if self._missing in self._notes:
+            self._notes.remove(self._missing)
+        found = tracker.missing(self.ids)
+        self._missing = found and f"{found} ({self.dictionary_name})"
+        if self._missing:
+            self._notes.append(self._missing)
 
 
 def marker_words(words: Words) -> dict[str, Any]:
@@ -207,3 +235,6 @@ class Markers(Effect):
 
     def reset(self) -> None:
         self.options.reset()
+
+    def close(self) -> None:
+        self.options.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Final, TypedDict
 
 import cv2
 import numpy as np
 
-from engines import Pixels, SettingsError
+from engines import Pixels, SettingsError, Size
 from realtime.effects.base import Context, Effect
 from realtime.effects.words import Words
 from realtime.frame import Frame
@@ -67,6 +68,24 @@ class Mask(Effect):
 def mask_words(words: Words, feather_px: float = 8.0) -> MaskWords:
     """Take what every mask understands: ``feather=PX`` and ``invert``."""
     return {"feather_px": words.number("feather", feather_px), "invert": words.flag("invert")}
+
+
+def check_ranges(effect: str, *ranges: tuple[str, float, float, float]) -> None:
+    """Refuse a setting out of its range; each range is (label, value, least, most).
+
+    Raises:
+        SettingsError: which one, of which effect.
+    """
+    for label, value, least, most in ranges:
+        if not least <= value <= most:
+            wanted = f"{least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+            raise SettingsError(f"{effect}: {label} must be {wanted}, found {value:g}")
+
+
+def narrowed(size: Size, width_px: int) -> Size:
+    """Return the (width, height) of a picture of ``size`` at most ``width_px`` wide."""
+    width = min(width_px, size[0])
+    return width, max(1, round(size[1] * width / size[0]))
 
 
 def feathered(mask: Pixels, feather_px: float) -> Pixels:

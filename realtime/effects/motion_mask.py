@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Pixels, SettingsError, Size
+from engines import Pixels, Size
 from realtime.effects.base import Context
-from realtime.effects.mask import Mask, mask_words
+from realtime.effects.mask import Mask, check_ranges, mask_words, narrowed
 from realtime.effects.words import Words
 from realtime.frame import Frame
 from realtime.pacing import NS_PER_S
@@ -66,13 +67,12 @@ class MotionMask(Mask):
         invert: bool = False,
     ) -> None:
         super().__init__(feather_px=feather_px, invert=invert)
-        for label, value, least in (
-            ("learn_s", learn_s, 0.1),
-            ("hold_ms", hold_ms, 0),
-            ("threshold", threshold, 0.5),
-        ):
-            if not value >= least:
-                raise SettingsError(f"motion: {label} must be {least:g} or more, found {value:g}")
+        check_ranges(
+            self.name,
+            ("learn_s", learn_s, 0.1, math.inf),
+            ("hold_ms", hold_ms, 0, math.inf),
+            ("threshold", threshold, 0.5, math.inf),
+        )
         self.learn_s, self.hold_ms, self.threshold = learn_s, hold_ms, threshold
         self._size: Size = (0, 0)
         self._small: Size = (0, 0)
@@ -90,8 +90,7 @@ class MotionMask(Mask):
         return cls(learn_s=learn_s, hold_ms=hold_ms, threshold=threshold, **look)
 
     def prepare(self, size: Size, context: Context) -> None:
-        width = min(WIDTH_PX, size[0])
-        self._size, self._small = size, (width, max(1, round(size[1] * width / size[0])))
+        self._size, self._small = size, narrowed(size, WIDTH_PX)
         self.reset()
 
     def reset(self) -> None:

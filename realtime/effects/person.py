@@ -18,7 +18,7 @@ from engines.masks import PERSON
 from realtime.effects.background import Latest
 from realtime.effects.base import Context
 from realtime.effects.guided_filter import GuidedFilter
-from realtime.effects.mask import Mask, mask_words
+from realtime.effects.mask import Mask, check_ranges, mask_words
 from realtime.effects.words import Words
 from realtime.frame import Frame
 
@@ -91,8 +91,7 @@ class PersonMask(Mask):
         super().__init__(feather_px=feather_px, invert=invert)
         if not 0 < most_hz <= 1000:
             raise SettingsError(f"person: hz must be more than 0, up to 1000, found {most_hz:g}")
-        if not 0 <= smooth <= 0.95:
-            raise SettingsError(f"person: smooth must be 0 to 0.95, found {smooth:g}")
+        check_ranges(self.name, ("smooth", smooth, 0, 0.95))
         self.model, self.backend = model, backend
         self.paths = (Path(model),)
         self.most_hz, self.smooth = most_hz, smooth

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from realtime.effects.words import Words
 from realtime.frame import Frame
 
 Points = NDArray[np.float64]
+SLACK_PX: Final = 1e-3
+"""Shares such as 0.3 + 0.7 may be a little more than 1."""
 
 
 class Region(Mask):
@@ -49,11 +52,11 @@ class Region(Mask):
         right, bottom = points.max(axis=0)
         if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
             raise SettingsError(f"{self.name}: {self._place(size)} lies outside of the picture")
-        # One thousandth of a pixel: shares such as 0.3 + 0.7 may be a little more than 1.
-        slack = 1e-3
-        if min(left, top) < -slack or right > size[0] + slack or bottom > size[1] + slack:
+        beyond = max(-left, -top, right - size[0], bottom - size[1])
+        if beyond > SLACK_PX:
             raise SettingsError(
-                f"{self.name}: {self._place(size)} is larger than the picture; it must lie inside"
+                f"{self.name}: {self._place(size)} {_reach((left, top, right, bottom), size)}; it"
+                " must lie inside"
             )
         mask = self._draw(points, size)
         if not mask.any():
@@ -163,7 +166,8 @@ class Polygon(Region):
         found = taken.numbers(_needed(taken, "X,Y,X,Y,X,Y", cls.name), "a corner")
         taken.done()
         if len(found) % 2:
-            raise SettingsError(f"polygon: corners are pairs x,y, found {len(found)} numbers")
+            many = f"{len(found)} numbers" if len(found) > 1 else "1 number"
+            raise SettingsError(f"polygon: corners are pairs x,y, found {many}")
         return cls(list(zip(found[::2], found[1::2])), **look)
 
     def _draw(self, points: Points, size: Size) -> Pixels:
@@ -180,6 +184,21 @@ class Polygon(Region):
                 np.add.at(crossings, (rows, columns), 1)
         inside = np.cumsum(crossings, axis=1)[:, :width] % 2
         return (inside * 255).astype(np.uint8)
+
+
+def _reach(box: tuple[float, float, float, float], size: Size) -> str:
+    """Return how a box (left, top, right, bottom) does not fit into a picture of ``size``."""
+    left, top, right, bottom = box
+    if right - left > size[0] or bottom - top > size[1]:
+        return "is larger than the picture"
+    beyond = {
+        "left of it": -left,
+        "above it": -top,
+        "right of it": right - size[0],
+        "below it": bottom - size[1],
+    }
+    parts = [f"{most:.3g} px {where}" for where, most in beyond.items() if most > SLACK_PX]
+    return f"reaches out of the picture, {' and '.join(parts)}"
 
 
 def _needed(words: Words, what: str, name: str) -> str:

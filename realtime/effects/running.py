@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from engines import Pixels
 from realtime.effects.base import Context
 from realtime.effects.chain import Chain
 from realtime.frame import Frame
@@ -30,10 +31,11 @@ class Effects:
         self._frame = Frame(np.empty((0, 0, 3), np.uint8))
         chain.prepare(context.size, context)
 
-    def apply(self, result: Frame, source: Frame) -> Frame | None:
+    def apply(self, result: Frame, source: Frame, alpha: Pixels | None = None) -> Frame | None:
         """Return the finished frame, valid until the next call; None when it is too old now.
 
-        ``result.pixels`` may be changed, ``source.pixels`` is not.
+        ``result.pixels`` may be changed, ``source.pixels`` is not; nor is ``alpha``, the
+        engine's of this frame.
 
         Raises:
             EffectError: an effect failed, and the run is to stop then.
@@ -44,6 +46,7 @@ class Effects:
         frame.pixels, frame.source = result.pixels, captured
         frame.stamp(source)
         context.age_ms = frame.age_ns(time.monotonic_ns()) / 1e6
+        context.alpha = alpha
         recent = self._stats.engine_out.recent()
         context.shown_fps = recent[0] if recent else None
         return frame if self.chain.apply(frame, context) else None

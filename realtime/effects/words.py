@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from typing import Final
+
 from engines import SettingsError
+
+ALIKE: Final = 0.7
+"""How alike a word and a known one are (`difflib`), of 1, when one may be meant by the other."""
 
 
 class Words:
     """Words between semicolons, ``name=value`` or a value alone, taken one after the other.
 
     What nobody has taken at the end is an error: a word with a slip in it must not be ignored.
+    What was asked for until then is what the effect knows.
 
     Raises:
         SettingsError: a name is given twice.
@@ -19,8 +26,11 @@ class Words:
         items = [word.strip() for word in text.split(";")] if text else []
         self._plain = [word for word in items if word and "=" not in word]
         self._named: dict[str, str] = {}
+        self._flags: list[str] = []
+        self._names: list[str] = []
         for word in items:
             name, equals, value = word.partition("=")
+            name = name.strip()
             if equals and name in self._named:
                 raise SettingsError(f"{effect}: {name} is given twice")
             if equals:
@@ -32,6 +42,7 @@ class Words:
 
     def flag(self, name: str) -> bool:
         """Take ``name`` where it stands alone."""
+        self._flags.append(name)
         if name not in self._plain:
             return False
         self._plain.remove(name)
@@ -39,6 +50,7 @@ class Words:
 
     def text(self, name: str, default: str = "") -> str:
         """Take the value of ``name``."""
+        self._names.append(name)
         return self._named.pop(name, default).strip()
 
     def number(self, name: str, default: float) -> float:
@@ -47,6 +59,7 @@ class Words:
         Raises:
             SettingsError: it is none.
         """
+        self._names.append(name)
         return self.as_number(self._named.pop(name), name) if name in self._named else default
 
     def as_number(self, word: str, name: str) -> float:
@@ -59,7 +72,7 @@ class Words:
             return float(word)
         except ValueError:
             raise SettingsError(
-                f"{self._effect}: {name} must be a number, found {word!r}"
+                f"{self._effect}: {name} must be a number, found {word!r}{self._guess(word)}"
             ) from None
 
     def numbers(self, word: str, name: str, count: int | None = None) -> list[float]:
@@ -79,6 +92,26 @@ class Words:
         Raises:
             SettingsError: there is one that means nothing.
         """
-        left = [*self._plain, *self._named]
-        if left:
-            raise SettingsError(f"{self._effect} does not know {left[0]!r}")
+        for word in self._plain:
+            if word in self._flags:
+                raise SettingsError(f"{self._effect}: {word} is given twice")
+            if word in self._names:
+                raise SettingsError(f"{self._effect}: {word} needs a value: {word}=...")
+            raise SettingsError(self._unknown(word))
+        for word, value in self._named.items():
+            if word in self._flags:
+                raise SettingsError(
+                    f"{self._effect}: {word} stands alone, without a value; found {word}={value}"
+                )
+            raise SettingsError(self._unknown(word))
+
+    def _unknown(self, word: str) -> str:
+        known = [*self._flags, *(f"{name}=" for name in self._names)]
+        knows = f"; it knows: {', '.join(known)}" if known else ""
+        return f"{self._effect} does not know {word!r}{self._guess(word)}{knows}"
+
+    def _guess(self, word: str) -> str:
+        """Return what a word with a slip in it may have been, for an error."""
+        forms = {name: name for name in self._flags} | {name: f"{name}=" for name in self._names}
+        close = get_close_matches(word.lower(), forms, 1, ALIKE)
+        return f" (did you mean {forms[close[0]]}?)" if close else ""

@@ -151,5 +151,3 @@ def jpeg_size(data: bytes) -> Size | None:
             return width, height
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
-
-

@@ -200,3 +200,17 @@ def test_who_listens_to_the_building_hears_all_sizes(monkeypatch: pytest.MonkeyP
     plain = SizedEngine(IdentityEngine(None), SIZES)
     plain.on_progress = print
     assert plain.on_progress is None
+
+
+def test_sizes_of_another_shape_are_said(inverting_model: Any) -> None:
+    with sized(inverting_model, [(64, 48), (32, 32), (48, 16)]) as engine:
+        (said,) = [note for note in engine.notes if "another shape" in note]
+    assert "32x32, 48x16: of another shape than the frames of 64x48" in said
+    assert said.endswith("of the same shape: 32x24, 48x36")
+
+
+def test_sizes_of_the_same_shape_need_no_word(inverting_model: Any) -> None:
+    """Rounded ones, too; nor do those that nobody has asked for."""
+    for sizes in ([(64, 48), (33, 25)], []):
+        with sized(inverting_model, sizes) as engine:
+            assert not [note for note in engine.notes if "shape" in note]

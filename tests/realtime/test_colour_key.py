@@ -7,7 +7,8 @@ import pytest
 from masking import CONTEXT, noise, prepared, run
 
 from engines import Pixels
-from realtime.effects.colour_key import COLOURS, ColourKey
+from realtime.effects.colour_key import ColourKey
+from realtime.effects.colours import KEY_COLOURS
 
 SKIN, GREY, SCREEN = (120, 150, 200), (90, 90, 90), (70, 170, 60)
 """BGR; the screen is a real one, far less green than green."""
@@ -44,9 +45,9 @@ def test_an_inverted_key_translates_the_person() -> None:
     assert (shown[:, 68:] == (200, 100, 220)).all()
 
 
-@pytest.mark.parametrize("name", COLOURS)
+@pytest.mark.parametrize("name", KEY_COLOURS)
 def test_every_named_colour_is_keyed_and_its_opposite_is_not(name: str) -> None:
-    red, green, blue = COLOURS[name]
+    red, green, blue = KEY_COLOURS[name]
     shown = run(
         prepared(f"key:{name}"),
         patches((blue, green, red), (255 - blue, 255 - green, 255 - red)),

@@ -176,8 +176,10 @@ def test_a_polygon_covers_the_pixels_whose_middle_is_inside() -> None:
     [
         ("rectangle:0,0,129,96", r"larger than the picture.*inside|128x96"),
         ("rectangle:10,10,200,100", "larger than the picture"),
-        ("rectangle:-5,0,50,50", "larger than the picture"),
-        ("rectangle:0.5,0,0.6,1", "larger than the picture"),
+        ("rectangle:-5,0,50,50", "out of the picture, 5 px left of it; it must lie inside"),
+        ("rectangle:-5,50,50,50", "5 px left of it and 4 px below it"),
+        ("rectangle:100,-2,50,50", "2 px above it and 22 px right of it"),
+        ("rectangle:0.5,0,0.6,1", "12.8 px right of it"),
         ("rectangle:128,0,20,20", "outside of the picture"),
         ("rectangle:0,200,20,20", "outside of the picture"),
         ("rectangle:-50,0,20,20", "outside of the picture"),

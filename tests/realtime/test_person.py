@@ -11,13 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 from clips import ASSETS
+from masking import write_mask_model
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-from engines import Card, EffectError, EngineError, Pixels, SettingsError, write_frame_model
+from engines import EffectError, EngineError, Pixels, SettingsError
 from engines.backends.identity import IdentityEngine
 from engines.masks import PERSON
 from realtime import Frame, Pipeline
@@ -41,29 +40,6 @@ TEACHER = ASSETS.parent / "segmentation" / "selfie_segmentation.onnx"
 HELD_OUT = ("again", "hungry")
 """Of two people whom the network never saw."""
 needs_mask = pytest.mark.skipif(not PERSON.is_file(), reason="the mask was not trained yet")
-
-
-def write_mask_model(path: Path, *, alpha: bool = True) -> Path:
-    """Write a frame model to which bright blue is a person: half as bright is half a one."""
-    outputs = [helper.make_tensor_value_info("translated", TensorProto.UINT8, (1, "H", "W", 3))]
-    nodes = [helper.make_node("Identity", ["frame"], ["translated"])]
-    constants = []
-    if alpha:
-        outputs.append(helper.make_tensor_value_info("alpha", TensorProto.UINT8, (1, "H", "W", 1)))
-        nodes.append(helper.make_node("Split", ["frame"], ["alpha", "rest"], axis=3))
-        nodes[-1].input.append("parts")
-        constants.append(numpy_helper.from_array(np.array([1, 2], np.int64), "parts"))
-    graph = helper.make_graph(
-        nodes,
-        "mask",
-        [helper.make_tensor_value_info("frame", TensorProto.UINT8, (1, "H", "W", 3))],
-        outputs,
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    write_frame_model(model, Card(path.stem, stride=16), path)
-    return path
 
 
 @pytest.fixture

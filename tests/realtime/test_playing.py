@@ -126,9 +126,9 @@ def test_the_end_of_a_live_source_is_said_and_its_last_picture_stays() -> None:
 
 def test_a_recording_that_ends_is_no_note(clip: Path) -> None:
     effect, context = prepared(OnMarker(7, clip))
-    empty = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+    picture = FACING.frame(0)
     for index in range(30):
-        effect.process(as_frame(empty, index), context)
+        effect.process(as_frame(picture, index), context)
     effect.close()
     assert effect.notes == []
 

@@ -343,14 +343,14 @@ def test_a_slow_sink_does_not_change_what_the_others_get(tmp_path: Path) -> None
         IdentityEngine(None),
         [keep(fast, 0), keep(slow, 0.5), film],
         mode="freshest",
-        frames=75,
+        frames=50,
     )
     stats = pipeline.run()
     with av.open(str(film)) as container:
         codes = [read_code(f.to_ndarray(format="bgr24")) for f in container.decode(video=0)]
     filmed = [code[0] for code in codes if code is not None]
     made = stats.engine_out.count
-    assert made == 75
+    assert made == 50
     for numbers, sink in zip((fast, slow, filmed), stats.sinks):
         assert numbers == sorted(set(numbers)), "in order, none twice"
         assert len(numbers) == sink.ages.count

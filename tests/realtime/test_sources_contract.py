@@ -242,7 +242,7 @@ def test_cancel_ends_a_read_that_waits(made: Made) -> None:
 
     thread = threading.Thread(target=read)
     thread.start()
-    time.sleep(0.5)
+    time.sleep(0.2)
     started_s = time.monotonic()
     source.cancel()
     thread.join(PATIENCE_S)

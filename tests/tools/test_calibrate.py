@@ -92,11 +92,37 @@ def test_no_source_and_no_folder(tmp_path: Path) -> None:
         ("0",),
         ("--out", "x.json"),
         ("0", "--board", "x.png"),
+        ("--board", "x.png", "--size", "640x480"),
+        ("--board", "x.png", "--views", "9"),
+        ("0", "--out", "x", "--size", "640:480"),
         ("0", "--out", "x", "--size", "4"),
     ],
 )
-def test_wrong_usage(words: tuple[str, ...], tmp_path: Path) -> None:
-    assert run(*words).exit_code == 2
+def test_wrong_usage(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2
+    if "--board" in words:
+        assert "--board FILE.png stands alone" in result.output
+        assert (words[-2] if words[-2] != "--board" else "source") in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_for_terminals(views: Path, tmp_path: Path) -> None:
+    result = run(views, "--out", tmp_path / "cam.json", "--views", 8)
+    assert "\r" not in result.output
+    assert result.stderr.count("views of the board") == 1
+    assert "views of the board" not in result.stdout
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    write_picture(tmp_path / "one" / "0.png", BoardViews().around(12)[0])
+    result = run(tmp_path / "one", "--out", tmp_path / "cam.json")
+    assert "in 1 of 1 picture, with 1 different view;" in refused(result, EffectError)
+    assert result.stderr == "1 view of the board in 1 picture\n"
 
 
 def pixels_per_metre(path: Path) -> int:
@@ -141,7 +167,30 @@ def test_every_marker_is_found_again_at_its_size(name: str, tmp_path: Path) -> N
 
 def test_names_of_other_people_are_understood(tmp_path: Path) -> None:
     result = print_markers(tmp_path, "7", "--dictionary", "DICT_APRILTAG_36h11")
-    assert result.output == f"marker 7 of april_36h11, 80 mm, in {tmp_path}; print at 100 %\n"
+    assert result.stderr == f"marker 7 of april_36h11, 80 mm, in {tmp_path}; print at 100 %\n"
+    assert result.stdout == f"{tmp_path / 'april_36h11-7.png'}\n"
+
+
+def test_markers_that_are_there_already_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "4x4_50-1.png").write_text("mine")
+    (tmp_path / "4x4_50-2.png").write_text("mine")
+    said = refused(print_markers(tmp_path, "0-3"), SinkError)
+    assert said == (
+        f"{tmp_path / '4x4_50-1.png'} and 1 more exist already; --overwrite replaces what is there"
+    )
+    assert len(list(tmp_path.iterdir())) == 2, "nothing was written"
+    assert "1.png exists already" in refused(print_markers(tmp_path, "1"), SinkError)
+    result = print_markers(tmp_path, "0-2", "--overwrite")
+    assert result.exit_code == 0, result.output
+    paths = [tmp_path / f"4x4_50-{number}.png" for number in range(3)]
+    assert result.stdout.splitlines() == [str(path) for path in paths], "every file is told"
+    assert all(cv2.imread(str(path)) is not None for path in paths)
+
+
+def test_the_default_folder_is_not_for_git(tmp_path: Path) -> None:
+    (option,) = [item for item in markers.params if item.name == "out"]
+    ignored = (Path(__file__).parents[2] / ".gitignore").read_text().splitlines()
+    assert f"/{option.default}/" in ignored
 
 
 def test_numbers() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -247,22 +249,32 @@ def test_ties_round_as_in_the_original(here: Path) -> None:
     assert steps[0]["numbers"]["max_difference"] == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("wait_s", [0.0, 0.7, 2.5])
-def test_a_signal_leaves_nothing(
-    number: signal.Signals, wait_s: float, checkpoint: Path, here: Path
-) -> None:
-    words = [sys.executable, "-m", "tools", "convert", str(checkpoint), "--count", "100"]
-    child = subprocess.Popen(
-        [*words, "--out", str(here / "x.onnx")], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not any(here.glob(".convert.*")):
+def signalled(number: signal.Signals, doing: str, checkpoint: Path, folder: Path) -> None:
+    """Convert into ``folder``, with a signal while it says what it is ``doing``, to its end."""
+    folder.mkdir()
+    said = folder.with_suffix(".said")
+    words = [sys.executable, "-m", "tools", "convert", checkpoint, "--out", folder / "x.onnx"]
+    with said.open("w") as errors:
+        child = subprocess.Popen(
+            [*map(str, words), "--size", "64x48", "--count", "100"], cwd=ROOT, stderr=errors
+        )
+    until = time.monotonic() + 100
+    while time.monotonic() < until and f"{doing} ..." not in said.read_text():
         time.sleep(0.02)
-    time.sleep(wait_s)
+    assert any(folder.glob(".convert.*"))
     child.send_signal(number)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 128 + number, said
-    assert "Traceback" not in said
-    assert not names(here)
+    assert child.wait(timeout=100) == 128 + number, said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert not names(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_a_signal_leaves_nothing_whatever_is_being_done(checkpoint: Path, tmp_path: Path) -> None:
+    signals, doings = (signal.SIGINT, signal.SIGTERM), ("the original", "export")
+    with ThreadPoolExecutor(2) as pool:  # two at once: most of it is starting Python
+        ends = [
+            pool.submit(signalled, number, doing, checkpoint, tmp_path / str(place))
+            for place, (doing, number) in enumerate(itertools.product(doings, signals))
+        ]
+        for end in ends:
+            end.result()

@@ -22,7 +22,7 @@ pytest.importorskip("lightning_fabric", reason="training needs lightning-fabric"
 pytest.importorskip("onnxscript", reason="PyTorch's ONNX exporter needs onnxscript")
 
 import torch
-from small_recipes import LONG, Small, SmallSettings, child, ended, small
+from small_recipes import LONG, Small, SmallSettings, Unshipped, child, ended, same, small
 
 from engines.errors import ConversionError, Pix2liveError, SettingsError, SinkError
 from engines.model import FrameModel
@@ -56,13 +56,6 @@ def trained(settings: SmallSettings) -> Outcome:
     return fit(Small(settings, make_fabric(settings)[0]), checkpoint=found)
 
 
-class Unshipped(Small):
-    """Makes no filter at the end: the tests of all else are faster."""
-
-    def finished(self) -> dict[str, torch.nn.Module]:
-        return {}
-
-
 def losses(out: Path) -> list[float]:
     lines = read_curves(out / "curves.jsonl")
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
@@ -87,8 +80,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path: Path) -> 
     killed, whole = tmp_path / "lives", tmp_path / "once"
     assert len(losses(whole)) == LONG["steps"]
     assert (killed / "curves.jsonl").read_bytes() == (whole / "curves.jsonl").read_bytes()
-    cards = [FrameModel.read(folder / "small.onnx").card for folder in (killed, whole)]
-    assert cards[0].weights_sha256 == cards[1].weights_sha256
+    same(*(read_checkpoint(file_of(folder)).recipe for folder in (killed, whole)))
     assert not list(killed.glob(".*.part"))
 
 
