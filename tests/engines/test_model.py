@@ -331,7 +331,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file(
             self.write(data[: len(data) // 2])
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "open", Half)
+    monkeypatch.setattr(Path, "open", lambda self, mode: Half(self, mode))  # noqa: PLW0108
     with pytest.raises(KeyboardInterrupt):
         write_frame_model(with_alpha(), Card(name="new"), path)
     monkeypatch.undo()
