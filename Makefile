@@ -26,6 +26,8 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.learning
+	$(BIN)/python -m benchmarks.streams
+	$(BIN)/python -m benchmarks.browser
 
 acceptance:
 	bash tests/acceptance/run.sh

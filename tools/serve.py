@@ -14,7 +14,6 @@ from rich.text import Text
 
 from engines import (
     FrameModel,
-    Pix2liveError,
     SettingsError,
     Size,
     filter_names,
@@ -140,8 +139,10 @@ async def _serve(
     finally:
         await server.close()
     local = sessions.local
-    if local is not None and isinstance(local.failure, Pix2liveError):
+    if local is not None and local.failure is not None:
         raise local.failure
+    if local is not None and not stop.is_set():
+        console.print(Text(local.reason))
 
 
 def say_where(console: Console, found: list[str], host: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, Size
+from engines.shared import Shared
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -18,10 +19,14 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+_SESSIONS: Final[Shared[tuple[Any, ...], Any]] = Shared()
 
 
 class OnnxRuntimeEngine(Engine):
-    """Binds the caller's arrays as inputs and outputs, so that nothing is copied on a CPU."""
+    """Binds the caller's arrays as inputs and outputs, so that nothing is copied on a CPU.
+
+    On a CPU, engines of one process for the same file and size have one session.
+    """
 
     name = "onnxruntime"
 
@@ -45,17 +50,10 @@ class OnnxRuntimeEngine(Engine):
         model = self._frame_model()
         if self.asked_precision not in ("auto", "f32"):
             raise EngineError(f"onnxruntime runs f32 only, not {self.asked_precision}")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # its warnings are about its own optimiser
         available = onnxruntime.get_available_providers()
         for device in self._candidates(available):
             provider = PROVIDERS[device]
-            try:
-                self._session = onnxruntime.InferenceSession(
-                    str(model.path), options, providers=[provider]
-                )
-            except Exception as error:  # pybind raises a family of types without a common root
-                raise EngineError(f"ONNX Runtime cannot open {model.path}: {error}") from error
+            self._session = self._session_on(device, size)
             if self._session.get_providers()[0] == provider:
                 break
             # Listed, but the driver or the device is missing: it went on with the CPU.
@@ -76,6 +74,25 @@ class OnnxRuntimeEngine(Engine):
         picture = aligned_picture(height, width)
         self._submit(picture, picture.copy())
         self._new_states(size)
+
+    def _session_on(self, device: str, size: Size) -> Any:
+        import onnxruntime
+
+        model = self._frame_model()
+
+        def make() -> Any:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3  # its warnings are about its own optimiser
+            try:
+                return onnxruntime.InferenceSession(
+                    str(model.path), options, providers=[PROVIDERS[device]]
+                )
+            except Exception as error:  # pybind raises a family of types without a common root
+                raise EngineError(f"ONNX Runtime cannot open {model.path}: {error}") from error
+
+        if device != "cpu":  # others may run one frame at a time only (DirectML)
+            return make()
+        return _SESSIONS.get((model.path.absolute(), model.sha256, size), make)
 
     def _candidates(self, available: list[str]) -> list[str]:
         here = [device for device, provider in PROVIDERS.items() if provider in available]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.proof import Translate, compare
 from engines.reduced_precision import judged, made_picture, proven_db
+from engines.shared import Shared
 
 if TYPE_CHECKING:
     import openvino
@@ -34,14 +37,36 @@ def import_openvino() -> Any:
     return openvino
 
 
+@dataclass
+class _Filter:
+    """A compiled filter with what its engines say of it."""
+
+    compiled: Any
+    precision: str
+    device: str
+    engine_path: Path | None
+    notes: tuple[str, ...]
+    warm: bool = False
+    """Whether a frame went through it."""
+
+
+_FILTERS: Final[Shared[tuple[Any, ...], _Filter]] = Shared()
+
+
 class OpenVinoEngine(Engine):
-    """One infer request a frame under way; inputs and outputs stay in the caller's arrays."""
+    """One infer request a frame under way; inputs and outputs stay in the caller's arrays.
+
+    Engines of one process that were asked for the same have one compiled filter, with requests of
+    their own. It computes one frame after the other as they were submitted (deeper ones: several at
+    once): two engines take as long as two frames, and get the same pictures as alone.
+    """
 
     name = "openvino"
 
     def __init__(self, model: Any, *, precision: str = "auto", device: str = "") -> None:
         super().__init__(model, precision=precision, device=device)
         self._device = device.upper() or "CPU"
+        self._filter: _Filter | None = None
         self._requests: list[openvino.InferRequest] = []
         self._used: dict[int, tuple[openvino.Tensor, openvino.Tensor]] = {}
         self._started = 0
@@ -60,24 +85,50 @@ class OpenVinoEngine(Engine):
             self._open_here(size)
 
     def _open_here(self, size: Size) -> None:
-        core, network = self._read(size)
-        model = self._frame_model()
-        if model.states and self.depth > 1:
+        if self._frame_model().states and self.depth > 1:
             self.notes.append("one frame at a time: each needs the state that the last one left")
             self.depth = 1
-        self.precision = self._choose_precision(core, network, model, size)
-        compiled = self._from_file(core, size)
-        if compiled is None:
-            compiled = _compile(core, network, self._device, self.precision, self.depth)
-        self.device = f"{self._device}: {core.get_property(self._device, 'FULL_DEVICE_NAME')}"
-        self._requests = [compiled.create_infer_request() for _ in range(self.depth)]
+        found = _FILTERS.get(self._asked(size), lambda: self._make(size))
+        self._filter = found
+        self.precision, self.device = found.precision, found.device
+        self.engine_path = found.engine_path
+        self.notes += found.notes
+        self._requests = [found.compiled.create_infer_request() for _ in range(self.depth)]
         self._new_states(size)
+        if found.warm:  # those who run it already are not kept waiting
+            return
         # OpenVINO does not keep the arrays alive: they must outlive the request that writes them.
         picture, result = aligned_picture(*size[::-1]), aligned_picture(*size[::-1])
         for _ in self._requests:  # the first run allocates and compiles the last kernels
             self._submit(picture, result)
             self._collect(result)
         self._new_states(size)
+        found.warm = True
+
+    def _asked(self, size: Size) -> tuple[Any, ...]:
+        """Return all that decides what `_make` makes; engines for which it is equal share it."""
+        model = self._frame_model()
+        try:
+            found = engine_file(model.path, self.name, size).stat()
+            engine = found.st_mtime_ns, found.st_size, found.st_ino
+        except OSError:
+            engine = None
+        # The type: one that overrides `_read` compiles in another way.
+        asked = type(self), self._device, self.asked_precision, self.depth, size
+        return *asked, model.path.absolute(), model.sha256, engine
+
+    def _make(self, size: Size) -> _Filter:
+        """Compile the filter, or take the compiled one that lies beside it."""
+        said_before = len(self.notes)
+        core, network = self._read(size)
+        self.precision = self._choose_precision(core, network, self._frame_model(), size)
+        compiled = self._from_file(core, size)
+        if compiled is None:
+            compiled = _compile(core, network, self._device, self.precision, self.depth)
+        device = f"{self._device}: {core.get_property(self._device, 'FULL_DEVICE_NAME')}"
+        notes = tuple(self.notes[said_before:])
+        del self.notes[said_before:]  # all who share it say them, this one too
+        return _Filter(compiled, self.precision, device, self.engine_path, notes)
 
     def _read(self, size: Size) -> tuple[Any, Any]:
         """Return OpenVINO and the filter for frames of ``size``."""
@@ -226,6 +277,7 @@ class OpenVinoEngine(Engine):
         self._requests = []
         self._used = {}
         self._states = {}
+        self._filter = None
         self._started = self._finished = 0
 
 

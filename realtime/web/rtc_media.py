@@ -279,7 +279,7 @@ class Vp8Encoder:
         codec.bit_rate = int(rate)
         codec.gop_size = 3000  # whole pictures when the other side asks
         codec.qmin, codec.qmax = 2, 56
-        codec.thread_count = 2 if frame.width * frame.height > 1280 * 720 else 1
+        codec.thread_count = 1  # more of them spin while they wait for each other
         codec.options = {
             "deadline": "realtime",
             "cpu-used": "-10",

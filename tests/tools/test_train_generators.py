@@ -40,7 +40,7 @@ SMALL = {
     "quarter-instance:4x3": ("quarter", 4, 8),
     "resnet:1x2": ("resnet", 4, 8),
     "unet:3x2": ("unet", 8, 8),
-    "unet:6x1:instance": ("unet", 64, 64),
+    "unet:5x1:instance": ("unet", 32, 32),
     "pix2pixhd:1x2": ("pix2pixhd", 16, 32),
     "fast-neural-style:2x1": ("fast-neural-style", 4, 8),
     "animegan:2x2": ("animegan-v2", 4, 8),

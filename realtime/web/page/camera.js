@@ -108,7 +108,7 @@ export class Camera {
   }
 }
 
-/** @returns {Promise<{id: string, name: string}[]>} the cameras; names are known after permission. */
+/** @returns {Promise<{id: string, name: string}[]>} cameras; named only after permission. */
 export async function listCameras() {
   const devices = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
   return devices

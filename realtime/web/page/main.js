@@ -154,8 +154,7 @@ async function load() {
 async function begin() {
   if (!(await load())) return;
   if (watchable !== null) show.watch(watchable);
-  else if (show.state === "failed") location.reload();
-  else render();
+  else show.stop();
 }
 
 find("start").addEventListener("click", () => change("camera"));

@@ -55,7 +55,7 @@ export class OwnCamera {
 
   /** @param {import("./link.js").Arrived} picture */
   picture(picture) {
-    this.#uplink?.returned(picture.number);
+    this.#uplink?.returned(picture.number, picture.age_ms);
     this.#downlink?.take(picture);
   }
 

@@ -50,7 +50,8 @@ export function renderState(find, show, titleOf) {
   const title = titleOf(show.filter);
   setText(find("tag-after"), runs ? title : "");
   const whose = wanted?.kind === "watch" ? "the watched camera" : "your camera";
-  find("canvas").setAttribute("aria-label", runs ? `Live picture of ${whose}, ${title}` : words.title);
+  const seen = runs ? `Live picture of ${whose}, ${title}` : words.title;
+  find("canvas").setAttribute("aria-label", seen);
 }
 
 /** What was pressed is gone: who uses the keyboard goes on where something can be done. */
@@ -59,10 +60,12 @@ function keepFocus(find, runs) {
   if (!next.contains(document.activeElement)) next.focus({ preventScroll: true });
 }
 
-function startingWords({ wanted, filter }, titleOf) {
-  if (wanted?.kind === "watch") return { title: "Joining", text: "The picture comes in a moment." };
-  const text = `${titleOf(filter) || "The filter"} opens as soon as the camera may be used.`;
-  return { title: "Starting the camera", text };
+function startingWords({ wanted, filter, asksForCamera }, titleOf) {
+  if (wanted.kind === "watch") return { title: "Joining", text: "The picture comes in a moment." };
+  if (asksForCamera) {
+    return { title: "Waiting for the camera", text: "Allow it if the browser asks." };
+  }
+  return { title: `Opening ${titleOf(filter)}`, text: "The first time takes a moment." };
 }
 
 /** @param {(id: string) => HTMLElement} find @param {import("./show.js").Show} show */

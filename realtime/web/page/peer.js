@@ -1,4 +1,4 @@
-/** WebRTC both ways: for lossy and far networks. The strip in the pictures carries their numbers. */
+/** WebRTC both ways: for lossy and far networks. The strip carries the pictures' numbers. */
 
 import { everyFrame } from "./camera.js";
 import { STRIP_PX, readStrip } from "./strip.js";

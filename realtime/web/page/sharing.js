@@ -17,7 +17,8 @@ export function makeSharing(find, say) {
   connect(find("stream-link"), find("copy-stream"), say);
 
   return function show(session, stream) {
-    const watch = session === null ? "" : `${location.origin}/?watch=${encodeURIComponent(session)}`;
+    const id = encodeURIComponent(session ?? "");
+    const watch = session === null ? "" : `${location.origin}/?watch=${id}`;
     set(find("watch-link"), find("copy-watch"), watch);
     set(find("stream-link"), find("copy-stream"), session === null ? "" : location.origin + stream);
   };

@@ -1,4 +1,4 @@
-/** Pictures of the camera that are under way, each with its number: the *before* of what returns. */
+/** Pictures of the camera that are under way, each with its number: the before of what returns. */
 
 import { NUMBERS, STRIP_PX, drawStrip } from "./strip.js";
 

@@ -34,6 +34,8 @@ export class Show {
   pending = "";
   /** What the server lets us do. */
   server = { maxSize: [1920, 1080], transports: ["websocket"] };
+  /** While it starts: whether the person may have to allow the camera first. */
+  asksForCamera = false;
   /** Of what runs now. */
   transport = "websocket";
   measures = new Measures();
@@ -99,7 +101,7 @@ export class Show {
 
   /** Start again with other settings, if it runs; the last picture stays until the next comes. */
   restart() {
-    if (this.state === "live" || this.state === "watching") this.#begin();
+    if (["starting", "live", "watching"].includes(this.state)) this.#begin();
   }
 
   /** Show why nothing can be started. @param {words.Problem} problem */
@@ -161,6 +163,7 @@ export class Show {
     this.#closeRun();
     const turn = this.#turn;
     const { wanted } = this;
+    this.asksForCamera = wanted.kind === "camera" && !this.#parts.camera.isOpen;
     this.#set("starting");
     try {
       if (wanted.kind === "camera") await this.#openCamera();
@@ -173,6 +176,7 @@ export class Show {
       return;
     }
     if (turn !== this.#turn) return;
+    this.asksForCamera = false;
     this.measures = new Measures();
     this.#link.send({ type: "stop" });
     this.#link.send(wanted.kind === "camera" ? this.#startMessage() : this.#watchMessage());

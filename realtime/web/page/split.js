@@ -1,4 +1,4 @@
-/** The line between before and after: dragged anywhere on the picture, or moved with the keyboard. */
+/** The line between before and after: dragged anywhere on the picture, or moved by keyboard. */
 
 const STEP = 0.02;
 const LARGE_STEP = 0.1;

@@ -1,4 +1,4 @@
-/** The visible canvas: the translated picture, and left of the split the camera's of that moment. */
+/** The visible canvas: the translated picture; left of the split, the camera's of that moment. */
 
 /**
  * @typedef {object} Scene What is to be seen; all rectangles are [x, y, width, height] in pixels.

@@ -72,7 +72,8 @@ export function fullProblem({ running, most }) {
     title: "The server is full",
     text:
       `${places} taken: ${running} ${running === 1 ? "camera is" : "cameras are"} being ` +
-      "translated now. Try again when somebody has stopped; whoever runs the server can allow more.",
+      "translated now. Try again when somebody has stopped; whoever runs the server can allow " +
+      "more.",
   };
 }
 
