@@ -2,7 +2,7 @@
 
 import { Downlink } from "./downlink.js";
 
-const PING_EVERY_MS = 3000;
+const PING_EVERY_MS = 2000;
 const PINGS_KEPT = 5;
 /** A small file of the page: the WebSocket's own pings are not visible to pages. */
 const PING_ADDRESS = "/page/icon.svg";
@@ -28,13 +28,12 @@ export class Watching {
     this.#isDouble = view === "side-by-side";
     this.#downlink = new Downlink(link, (bitmap, picture) => this.#show(bitmap, picture));
     this.#timer = setInterval(() => this.#ping(), PING_EVERY_MS);
-    this.#ping();
   }
 
   /** Half of the quickest request and its answer of late, in milliseconds; null while unknown. */
   get way_ms() {
-    // The slower ones waited for this computer, not for the line.
-    return this.#pings.length ? Math.min(...this.#pings) / 2 : null;
+    // The slower ones waited for this computer or other requests, not for the line.
+    return this.#pings.length > 1 ? Math.min(...this.#pings) / 2 : null;
   }
 
   /** @param {import("./link.js").Arrived} picture */
