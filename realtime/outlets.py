@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from realtime.stages import TICK_S, Control, Stage
 from realtime.stats import SinkStats
 
 DEFAULT_FPS = 30.0
+LEFT_KEPT = 50
+"""Sinks that have left whose figures stay in the statistics; each has 20 kB."""
 
 
 class Outlet(Stage):
@@ -158,6 +161,7 @@ class Outlets:
         """The one that runs now; it allocates the slots."""
         self.active: tuple[Outlet, ...] = ()
         self._all: list[Outlet] = []
+        self._left: deque[SinkStats] = deque()
         self._mode = mode
         self._fps = fps or DEFAULT_FPS
         self._look = look
@@ -198,7 +202,7 @@ class Outlets:
         return outlet
 
     def remove(self, sink: Sink) -> None:
-        """Finish and close one sink; its figures stay in the statistics."""
+        """Finish and close one sink; its figures stay in the statistics (`LEFT_KEPT` of them)."""
         for outlet in self.active:
             if outlet.sink is sink:
                 self.active = tuple(item for item in self.active if item is not outlet)
@@ -232,6 +236,9 @@ class Outlets:
             if outlet not in self.active and outlet.join(0):
                 self._all.remove(outlet)
                 outlet.free()
+                self._left.append(outlet.stats)
+                if len(self._left) > LEFT_KEPT:
+                    self._control.stats.sinks.remove(self._left.popleft())
 
     def closers(self) -> list[Callable[[], None]]:
         """Return what frees everything, one call an outlet (all threads have ended)."""

@@ -24,6 +24,7 @@ from engines import (
 )
 from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline, SinkInfo
+from realtime.outlets import LEFT_KEPT
 from realtime.run import Run
 from realtime.sinks import NullSink
 from realtime.sources.pictures import write_picture
@@ -218,10 +219,13 @@ def test_removed_sinks_hold_nothing() -> None:
     _until(lambda: len(keep.indices) > 2)
     process = psutil.Process()
     handles = process.num_fds()
-    for _ in range(10):
+    first = pipeline.stats.sinks[0]
+    for _ in range(LEFT_KEPT + 10):
         added = pipeline.add_sink(Keep())
         pipeline.remove_sink(added)
     _until(lambda: process.num_fds() <= handles)
+    _until(lambda: len(pipeline.stats.sinks) == 1 + LEFT_KEPT)
+    assert pipeline.stats.sinks[0] is first
     pipeline.stop()
     waiter.join()
     with pytest.raises(SettingsError):
