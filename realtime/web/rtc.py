@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,25 +11,19 @@ from typing import TYPE_CHECKING, Any
 import cv2  # isort: skip  (before PyAV)
 import numpy as np
 
-from engines import Pix2liveError, Pixels, Size
+from engines import Pixels, Size
 from realtime.sinks.browser import Picture
 from realtime.sources.browser import BrowserSource
 from realtime.web.broadcast import Subscription
-from realtime.web.rtc_media import CLOCK_HZ, TIME_BASE, DecoderQueue, Reassembly, Vp8Encoder
+from realtime.web.rtc_encoder import CLOCK_HZ, TIME_BASE, Vp8Encoder
+from realtime.web.rtc_media import DecoderQueue, Reassembly, is_full_range
+from realtime.web.rtc_offer import PeerError, check_offer, with_start_bitrate
 from realtime.web.strip import HEIGHT_PX, draw_strip
 
 if TYPE_CHECKING:
     import av
     from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpTransceiver
 
-MAX_SDP = 65_536
-"""Characters; an offer of Chromium has 8,000."""
-MAX_LINES = 500
-"""Some lists are searched for each line of another one."""
-MAX_CANDIDATES = 32
-"""Each makes this machine send a few packets to an address that the page chose."""
-ICE_WORD = re.compile(r"[A-Za-z0-9+/]{4,256}\Z")
-"""A user name or password (RFC 8839, section 5.4)."""
 CONNECTS_WITHIN_S = 15.0
 SILENT_S = 5.0
 """A browser says something each second, even when its camera is covered or its tab hidden."""
@@ -42,9 +35,8 @@ LARGER = 2
 NO_NUMBER_GREY = 128
 """Of the strip below a picture whose number is not known: nobody can read it."""
 
-
-class PeerError(Pix2liveError, ValueError):
-    """An offer cannot be answered."""
+FULL_RANGE, BT709 = 2, 1
+"""AVColorRange, AVColorSpace."""
 
 
 def why_not() -> str | None:
@@ -86,7 +78,7 @@ class Peer:
         self._most_pixels = LARGER * size[0] * (size[1] + HEIGHT_PX)
         self._on_gone = on_gone
         self._connection: RTCPeerConnection | None = None
-        self._decoder_queue: DecoderQueue | None = None
+        self._full_range = False
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,7 +125,7 @@ class Peer:
             raise PeerError("WebRTC needs a network: this machine has its loopback address only")
         self._spawn(self._receive(transceiver.receiver.track))
         self._spawn(self._watch())
-        return _with_start_bitrate(answer)
+        return with_start_bitrate(answer)
 
     async def close(self) -> None:
         """End the connection, and wait until nothing of it is left. Safe to call twice."""
@@ -175,7 +167,17 @@ class Peer:
                 frame: Any = await track.recv()
                 self.received += 1
                 if frame.width * frame.height <= self._most_pixels:
+                    self._set_colours(frame)
                     self._source.offer(frame, time.monotonic_ns())
+
+    def _set_colours(self, frame: av.VideoFrame) -> None:
+        """Note in ``frame`` how its colours are to be read: its codec does not tell."""
+        (_, height), (_, wire_height) = self._source.size, self._source.wire_size
+        if height < wire_height and frame.format.name == "yuv420p":
+            found = is_full_range(frame, 1 - height / wire_height)
+            self._full_range = self._full_range if found is None else found
+        if self._full_range:
+            frame.color_range, frame.colorspace = FULL_RANGE, BT709
 
     async def _watch(self) -> None:
         """Tell when the browser has not come, or has gone."""
@@ -319,39 +321,3 @@ def _vp8() -> list[Any]:
 
     codecs = RTCRtpSender.getCapabilities("video").codecs
     return [codec for codec in codecs if codec.mimeType.lower() in ("video/vp8", "video/rtx")]
-
-
-def check_offer(sdp: str) -> None:
-    """Refuse what is no offer of one video, before any of it is taken apart.
-
-    Raises:
-        PeerError: too long, more than a video, credentials that are none, too many candidates.
-    """
-    lines = sdp.splitlines() if len(sdp) <= MAX_SDP else []
-    if not 0 < len(lines) <= MAX_LINES:
-        raise PeerError(
-            f"expected an offer of at most {MAX_SDP} characters in {MAX_LINES} lines,"
-            f" found {len(sdp)}" + (f" in {len(lines)}" if lines else "")
-        )
-    media = [line.split(" ", 1)[0][2:] for line in lines if line.startswith("m=")]
-    if media != ["video"]:
-        found = ", ".join(f"{kind:.20}" for kind in media[:5]) or "none"
-        raise PeerError(f"expected an offer of one video and nothing else, found {found}")
-    if "a=sendrecv" not in lines:
-        raise PeerError("expected a video that is sent and received (a=sendrecv)")
-    candidates = sum(line.startswith("a=candidate:") for line in lines)
-    if candidates > MAX_CANDIDATES:
-        raise PeerError(f"expected at most {MAX_CANDIDATES} candidates, found {candidates}")
-    words = [line for line in lines if line.startswith(("a=ice-ufrag:", "a=ice-pwd:"))]
-    if not all(ICE_WORD.match(line.partition(":")[2]) for line in words):
-        raise PeerError("expected ICE credentials of 4 to 256 letters and digits")
-
-
-def _with_start_bitrate(sdp: str) -> str:
-    """Let Chromium start near what it will need; it would climb there for half a minute."""
-    return re.sub(
-        r"(a=rtpmap:(\d+) VP8/90000\r?\n)",
-        r"\1a=fmtp:\2 x-google-start-bitrate=1500\r\n",
-        sdp,
-        flags=re.IGNORECASE,
-    )

@@ -1,8 +1,8 @@
-"""The media parts of a WebRTC peer that aiortc has too, made for the freshest picture.
+"""From RTP packets to the decoder of a WebRTC peer, made for the freshest picture.
 
-aiortc's own hand a video frame over only when the next one begins (33 ms at 30 fps), let frames
-pile up before a slow decoder without bound, wait seconds for a lost packet, and start at 0.5 Mbit/s
-and 1.5 at most. These take their place in one peer; nothing here imports aiortc.
+aiortc's own parts hand a video frame over only when the next one begins (33 ms at 30 fps), let
+frames pile up without bound before a slow decoder, and wait seconds for a lost packet. These take
+their places in one peer; nothing here imports aiortc.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from engines import Pixels
+from realtime.web.rtc_encoder import CLOCK_HZ
+from realtime.web.strip import CELLS
 
 if TYPE_CHECKING:
     import av
 
-CLOCK_HZ = 90_000
-"""Of the time stamps of video in RTP (RFC 3551, section 5)."""
-TIME_BASE = Fraction(1, CLOCK_HZ)
 PATIENCE_S = 0.25
 """How long a lost packet may hold up the frames after it: two round trips of a far network."""
 MOST_PACKETS = 1024
@@ -30,14 +32,6 @@ MOST_WAIT_S = 0.1
 """For the decoder: what waits longer is left out, up to a frame that needs no other."""
 ASK_EVERY = 15
 """Frames without a whole picture after which one is asked for again."""
-
-MIN_BITS_PER_S = 200_000
-BITS_PER_PIXEL = 0.3
-"""At 30 fps, where VP8 is hard to tell from the picture (41 dB); 2.2 Mbit/s at 640x376."""
-MOST_BITS_PER_S = 8_000_000
-RAISED_FROM, RAISED_AFTER_S = 1.3, 3.0
-LOWERED_FROM = 0.8
-"""Each change of the bitrate costs a whole picture, so not each word of the network is one."""
 
 
 class Packet(Protocol):
@@ -205,97 +199,26 @@ def is_whole(data: bytes) -> bool:
     return len(data) > 6 and not data[0] & 1 and data[3:6] == b"\x9d\x01\x2a"
 
 
-class Packer(Protocol):
-    """What is used of an encoder of aiortc: it makes RTP payloads of a packet."""
+def is_full_range(frame: av.VideoFrame, strip: float) -> bool | None:
+    """Return whether black is 0 and white 255, not 16 and 235; None where no strip tells it.
 
-    def pack(self, packet: Any) -> tuple[list[bytes], int]: ...
-
-
-class Vp8Encoder:
-    """VP8 for one peer: quick, and at once at a bitrate that suits the picture.
-
-    Thread: `encode` in a worker's, one at a time; `target_bitrate` in the loop's. Stands in for
-    aiortc's ``Vp8Encoder``.
+    VP8 does not say it, and aiortc does not read the RTP extension in which Chromium does: a
+    canvas is sent by it with the full range (and BT.709), a camera is not.
 
     Args:
-        packer: aiortc's.
+        frame: yuv420p, with a coded strip at its bottom.
+        strip: how much of the height the strip is, 0 to 1.
     """
-
-    def __init__(self, packer: Packer) -> None:
-        self._packer = packer
-        self._codec: av.VideoCodecContext | None = None
-        self._network_bits_per_s = MOST_BITS_PER_S
-        self._bits_per_s = 0
-        self._opened_pts = 0
-        self.opened = 0
-        """How often it was begun anew: for another size or another bitrate."""
-
-    @property
-    def target_bitrate(self) -> int:
-        """Bits per second that the network carries, as the other side estimates (REMB)."""
-        return self._network_bits_per_s
-
-    @target_bitrate.setter
-    def target_bitrate(self, bits_per_s: int) -> None:
-        self._network_bits_per_s = max(MIN_BITS_PER_S, bits_per_s)
-
-    def encode(self, frame: av.VideoFrame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
-        """Return (RTP payloads, time stamp) of a yuv420p frame."""
-        from av.video.frame import PictureType
-
-        if (codec := self._codec) is None or self._must_reopen(frame):
-            codec = self._open(frame)
-        frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
-        payloads, timestamp = list[bytes](), 0
-        for packet in codec.encode(frame):
-            found, timestamp = self._packer.pack(packet)
-            payloads += found
-        return payloads, timestamp
-
-    def pack(self, packet: Any) -> tuple[list[bytes], int]:
-        """Return (RTP payloads, time stamp) of what is encoded already."""
-        return self._packer.pack(packet)
-
-    def _must_reopen(self, frame: av.VideoFrame) -> bool:
-        codec = self._codec
-        if codec is None or (codec.width, codec.height) != (frame.width, frame.height):
-            return True
-        ratio = self._wanted_bits_per_s(frame) / self._bits_per_s
-        quiet = (frame.pts or 0) - self._opened_pts > RAISED_AFTER_S * CLOCK_HZ
-        return ratio < LOWERED_FROM or (ratio > RAISED_FROM and quiet)
-
-    def _wanted_bits_per_s(self, frame: av.VideoFrame) -> int:
-        enough = int(frame.width * frame.height * 30 * BITS_PER_PIXEL)
-        return max(MIN_BITS_PER_S, min(enough, self._network_bits_per_s, MOST_BITS_PER_S))
-
-    def _open(self, frame: av.VideoFrame) -> av.VideoCodecContext:
-        import av
-
-        rate = str(self._wanted_bits_per_s(frame))
-        codec = av.CodecContext.create("libvpx", "w")
-        assert isinstance(codec, av.VideoCodecContext)
-        codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "yuv420p"
-        codec.time_base, codec.framerate = TIME_BASE, Fraction(30)
-        codec.bit_rate = int(rate)
-        codec.gop_size = 3000  # whole pictures when the other side asks
-        codec.qmin, codec.qmax = 2, 56
-        codec.thread_count = 1  # more of them spin while they wait for each other
-        codec.options = {
-            "deadline": "realtime",
-            "cpu-used": "-10",
-            "lag-in-frames": "0",
-            "minrate": rate,
-            "maxrate": rate,  # the three the same: a constant rate
-            "bufsize": rate,
-            "undershoot-pct": "100",
-            "overshoot-pct": "15",
-            "max-intra-rate": "600",
-            "static-thresh": "1",
-        }
-        self._codec, self._bits_per_s = codec, int(rate)
-        self._opened_pts = frame.pts or 0
-        self.opened += 1
-        return codec
+    plane = frame.planes[0]
+    luma: Pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    cell = frame.width / CELLS
+    middle, rows = frame.height * (1 - strip / 2), frame.height * strip / 4
+    band = luma[round(middle - rows) : round(middle + rows)]
+    white, black = (band[:, round((n + 0.3) * cell) : round((n + 0.7) * cell)] for n in (0, 1))
+    if not white.size or not black.size:
+        return None
+    contrast = float(white.mean() - black.mean())
+    return contrast > (219 + 255) / 2 if contrast > 180 else None
 
 
 def _signed(difference: int, bits: int) -> int:

@@ -17,16 +17,9 @@ from clips import patient, quadrants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.web import rtc_media
-from realtime.web.rtc_media import (
-    CLOCK_HZ,
-    PATIENCE_S,
-    DecoderQueue,
-    EncodedFrame,
-    Reassembly,
-    Vp8Encoder,
-    is_whole,
-)
+from realtime.web import rtc_encoder, rtc_media
+from realtime.web.rtc_encoder import CLOCK_HZ, Vp8Encoder
+from realtime.web.rtc_media import PATIENCE_S, DecoderQueue, EncodedFrame, Reassembly, is_whole
 
 STEP = CLOCK_HZ // 30
 WHOLE = b"\x10\x00\x00\x9d\x01\x2a" + bytes(8)
@@ -167,7 +160,7 @@ def test_padding_and_senders_that_mark_nothing() -> None:
 
 def test_a_flood_without_an_end_is_given_up() -> None:
     receiver = Receiver()
-    receiver.feed([Packet(number % 2**16, 0, 0, b"x") for number in range(100_000)])
+    receiver.feed([Packet(number % 2**16, 0, 0, b"x") for number in range(20_000)])
     assert receiver.frames == []
     assert len(receiver.reassembly._waiting) <= rtc_media.MOST_PACKETS + 1
 
@@ -305,7 +298,7 @@ def test_the_bitrate_suits_the_picture_and_the_network() -> None:
         found = [encoder.encode(noisy(first + place))[0] for place in range(count)]
         return sum(len(part) for parts in found for part in parts) * 8 * 30 / count
 
-    wanted = 320 * 180 * 30 * rtc_media.BITS_PER_PIXEL
+    wanted = 320 * 180 * 30 * rtc_encoder.BITS_PER_PIXEL
     assert 0.6 * wanted < rate(0) < 1.4 * wanted, "at once"
     encoder.target_bitrate = 10**9
     assert rate(60) < 1.4 * wanted, "not more than anybody sees"
@@ -318,7 +311,7 @@ def test_the_bitrate_suits_the_picture_and_the_network() -> None:
     rate(182, 40)
     assert encoder.opened == 3, "raised after a while, lowered at once"
     encoder.target_bitrate = 1
-    assert encoder.target_bitrate == rtc_media.MIN_BITS_PER_S
+    assert encoder.target_bitrate == rtc_encoder.MIN_BITS_PER_S
     encoder.encode(noisy(300))
     assert encoder.opened == 4
 
