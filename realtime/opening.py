@@ -65,13 +65,17 @@ class Opening:
         """Return whether ``engine`` is to be left to this: not handed on yet."""
         return engine is self.engine and not self._taken
 
-    def abandon(self) -> None:
-        """Nobody wants it any more: it is closed, now or when it is open. Handed on: nothing."""
+    def abandon(self, wait_s: float = 0.0) -> None:
+        """Nobody wants it any more: it is closed, now or when it is open. Handed on: nothing.
+
+        Waits up to ``wait_s`` for it: a process that ends while a library compiles aborts.
+        """
         with self._lock:
             close = self._opened and not self._taken and not self._abandoned
             self._abandoned = True
         if close:
             self.engine.close()
+        self.wait(wait_s)
 
     def _open(self) -> None:
         try:

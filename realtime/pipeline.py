@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engines import Engine, Pix2liveError, SettingsError, Size, open_engine
@@ -389,7 +390,7 @@ class Pipeline:
             self.stats.engine_overwritten = run.inbox.dropped
         closers = [*(run.outlets.closers() if run is not None else []), self.source.close]
         if self._opening is not None:
-            closers.append(self._opening.abandon)
+            closers.append(partial(self._opening.abandon, HANGS_AFTER_S))
         if self._opening is None or not self._opening.owns(self.engine):
             closers.append(self.engine.close)
         closers.append(self._chain.close)

@@ -153,6 +153,20 @@ def test_bad_input_is_one_line(case: str, answers: dict[str, Future[Answer]]) ->
     assert nothing_left
 
 
+def test_a_run_that_fails_while_its_engine_opens_ends_in_order(tmp_path: Path) -> None:
+    """A process that ends while a library compiles aborts (exit 134)."""
+    code = (
+        "import realtime.opening as o; o.STAND_IN_AFTER_S = 0.0; from tools import cli;"
+        " cli.main(['run', 'test-pattern', '--sink', 'no/where.mp4'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=_environment({}), capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "does not exist" in done.stderr
+
+
 def test_a_truncated_file_plays_and_says_so(clip: Path, tmp_path: Path) -> None:
     import av
 
