@@ -18,6 +18,7 @@ EXTRAS = (
     *("torch", "onnxscript", "onnxruntime", "mss", "skvideo"),
     *("aiortc", "pycuda", "cuda", "safetensors", "tensorrt", "tensorrt_rtx"),
     *("aiohttp", "prometheus_client", "cryptography", "playwright"),
+    *("matplotlib", "pynvml"),
     *("lightning_fabric", "tensorboard", "torchvision", "pydicom"),
 )
 NEEDS_EXTRAS = ("engines.generators.", "engines.export", "tools.train.", "realtime.web.")

@@ -14,11 +14,13 @@ COMMANDS = {
     "convert": ("tools.convert:convert", "Weights -> a proven frame model and engines."),
     "demo": ("tools.demo:demo", "See it work: the camera, or a film clip, for ten seconds."),
     "filters": ("tools.filters:filters", "List the shipped filters, or print one card."),
+    "latency": ("tools.latency:latency", "The delay from glass to glass: film this screen."),
     "doctor": ("tools.doctor:doctor", "What is here, what is missing, and what to do next."),
     "train": ("tools.train.cli:train", "Train a filter of your own."),
     "calibrate": ("tools.calibrate:calibrate", "Calibrate a camera by a printed board."),
     "markers": ("tools.markers:markers", "Draw markers to print."),
     "evaluate": ("tools.evaluate:evaluate", "Measure a filter: pairs, sets, cycle error, flicker."),
+    "bench": ("tools.bench.cli:bench", "Measure filters, backends and sizes on this machine."),
 }
 """Name -> (module:attribute, one line); modules are not imported for `--help`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ PACKAGES = (
     "openvino",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
     "torch",
     "tensorrt",
     "tensorrt-rtx",
@@ -42,9 +44,13 @@ def describe() -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "board": board(),
         "cpu": cpu_name(),
         "cpus": cpu_count(),
         "cpu_flags": cpu_flags(),
+        "memory_gb": memory_gb(),
+        "virtualisation": virtualisation(),
+        "power_mode": power_mode(),
         "packages": {name: found for name in PACKAGES if (found := package_version(name))},
     }
 
@@ -75,6 +81,69 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def memory_gb() -> float | None:
+    """Return the machine's memory in GB (10^9 bytes); None where it does not say."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def board() -> str | None:
+    """Return the name of the board or computer, as its firmware has it (Linux)."""
+    for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
+        name = _file(path).strip("\0 \n")
+        if name:
+            return name
+    return None
+
+
+def virtualisation() -> str | None:
+    """Return what this machine is a guest of, as far as it shows; None for bare metal (Linux)."""
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return "container"
+    if "hypervisor" in (_cpuinfo("flags") or "").split():
+        vendor = _file("/sys/class/dmi/id/sys_vendor").strip()
+        return f"virtual machine, {vendor}" if vendor else "virtual machine"
+    return None
+
+
+def power_mode() -> dict[str, str]:
+    """Return how fast this machine allows itself to run; empty where nothing says so (Linux).
+
+    ``governor`` and ``preference`` of cpufreq (several where processors differ), ``quota`` of a
+    container in processors, ``nvpmodel`` of a Jetson.
+    """
+    found = {}
+    cpus = Path("/sys/devices/system/cpu")
+    for name, file in (
+        ("governor", "scaling_governor"),
+        ("preference", "energy_performance_preference"),
+    ):
+        values = {_file(path).strip() for path in cpus.glob(f"cpu[0-9]*/cpufreq/{file}")} - {""}
+        if values:
+            found[name] = ", ".join(sorted(values))
+    allowed, _, period = _file("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    if allowed.isdigit() and period.isdigit():
+        found["quota"] = f"{int(allowed) / int(period):g} processors"
+    if program := shutil.which("nvpmodel"):
+        try:
+            done = subprocess.run(
+                [program, "-q"], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            pass
+        else:
+            found["nvpmodel"] = nvpmodel_mode(done.stdout)
+    return found
+
+
+def nvpmodel_mode(text: str) -> str:
+    """Return the mode from what ``nvpmodel -q`` prints: ``NV Power Mode: MAXN``, then a number."""
+    _, _, mode = text.partition("NV Power Mode:")
+    return " ".join(mode.split()) or " ".join(text.split())
+
+
 def commit() -> str | None:
     """Return the commit of a plain checkout, with ``+`` when files were changed."""
     root = Path(__file__).resolve().parent.parent
@@ -90,6 +159,13 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changes else "")
+
+
+def _file(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _cpuinfo(key: str) -> str | None:
