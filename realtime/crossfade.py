@@ -16,8 +16,9 @@ def check_crossfade(milliseconds: float) -> float:
     Raises:
         SettingsError: less than 0, or more than anybody waits for.
     """
-    if not 0 <= milliseconds <= LONGEST_MS:
-        raise SettingsError(f"a cross-fade takes 0 to {LONGEST_MS:.0f} ms, found {milliseconds:g}")
+    if not 0 <= milliseconds <= LONGEST_MS:  # a whole number may be too long for a float
+        found = str(milliseconds)[:20]
+        raise SettingsError(f"a cross-fade takes 0 to {LONGEST_MS:.0f} ms, found {found}")
     return milliseconds
 
 

@@ -80,7 +80,9 @@ class Opening:
     def _open(self) -> None:
         try:
             self.engine.open(self._size, depth=self._depth)
-        except Exception as error:  # noqa: BLE001  (raised by `result`)
+        except BaseException as error:  # noqa: BLE001  (raised by `result`)
+            if not isinstance(error, Exception):  # sys.exit in a plug-in
+                error = EngineError(f"{type(error).__name__}: {error}")
             self._error = error
             return
         with self._lock:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from engines import Engine, SettingsError, backend_names, open_engine
+from engines import Engine, EngineError, SettingsError, backend_names, open_engine
 from realtime.labels import filter_label, next_filter_name
 from realtime.opening import Opening
 from realtime.stages import EngineStage
@@ -107,7 +107,9 @@ class Switcher:
                 engine = self._stage.keeper.wrap(engine)
             engine.open(size, depth=running.depth)
             self._hand_over(engine, crossfade_ms)
-        except Exception as error:  # noqa: BLE001  (a plug-in's own: the old filter runs on)
+        except BaseException as error:  # noqa: BLE001  (a plug-in's own: the old filter runs on)
+            if not isinstance(error, Exception):  # sys.exit in a plug-in
+                error = EngineError(f"{type(error).__name__}: {error}")
             errors.append(error)
             self._notes.append(f"kept the filter: {error}")
 

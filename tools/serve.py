@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 from rich.console import Console
@@ -26,8 +28,6 @@ from tools.run import DEFAULT_FILTER, SWITCH_INTERVAL_S, keep_what_is_loaded
 
 if TYPE_CHECKING:
     from realtime.web.sessions import PipelineMaker
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command()
@@ -112,30 +112,31 @@ async def _serve(
     key: Path | None,
     **settings: Any,
 ) -> None:
-    from realtime.web.addresses import Access, addresses_of
+    from realtime.web.addresses import LOOPBACK, Access, addresses_of
     from realtime.web.server import WebServer
     from realtime.web.sessions import Sessions
     from realtime.web.tokens import new_token
 
     secure = tls or cert is not None
-    if token is None and host not in LOOPBACK:
+    if token is None and (host not in LOOPBACK or allowed):  # a tunnel is no loopback
         token = new_token()
     offered = offered_filters(filters)
     sessions = Sessions(_pipeline_maker(**settings), offered, most=most)
-    context = certificate_context(host, allowed, cert, key, console) if secure else None
-    access = Access(addresses_of(host, allowed), port, token, secure)
-    server = WebServer(sessions, access, host, tls=context)
+    hosts = addresses_of(host, allowed)
+    context = certificate_context(hosts, cert, key, console) if secure else None
+    server = WebServer(sessions, Access(hosts, port, token, secure), host, tls=context)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        if source is not None:
-            await sessions.start_local(source, quality=quality)
-        await server.start()
-        keep_what_is_loaded()
-        say_where(console, addresses(host, server.port, token, secure=secure), host)
-        await _until_stopped(stop, sessions)
+        if source is None or await _unless(stop, sessions.start_local(source, quality=quality)):
+            await server.start()
+            keep_what_is_loaded()
+            found = addresses(host, hosts, server.port, token, secure=secure)
+            say_where(console, found, code=host not in LOOPBACK)
+            local = sessions.local
+            await _unless(stop, asyncio.Event().wait() if local is None else local.ended.wait())
     finally:
         await server.close()
     local = sessions.local
@@ -145,22 +146,25 @@ async def _serve(
         console.print(Text(local.reason))
 
 
-def say_where(console: Console, found: list[str], host: str) -> None:
-    """Print the addresses, and the first one for the camera of a phone."""
+def say_where(console: Console, found: list[str], *, code: bool) -> None:
+    """Print the addresses, and with ``code`` the first one for the camera of a phone."""
     console.print(Text(f"open {found[0]}"), soft_wrap=True)
     for other in found[1:]:
         console.print(Text(f"  or {other}"), style="dim", soft_wrap=True)
-    if host not in LOOPBACK and console.is_terminal:
+    if code and console.is_terminal:
         console.print(Text(qr_code(found[0]), style="white on black"), soft_wrap=True)
 
 
-async def _until_stopped(stop: asyncio.Event, sessions: Any) -> None:
-    waits = [asyncio.ensure_future(stop.wait())]
-    if sessions.local is not None:
-        waits.append(asyncio.ensure_future(sessions.local.ended.wait()))
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for item in waits:
-        item.cancel()
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
+    """Wait for ``work``; returns False where it was to stop before that."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        return False
+    working.result()
+    return True
 
 
 def offered_filters(asked: tuple[str, ...]) -> dict[str, FrameModel]:
@@ -209,7 +213,7 @@ def _pipeline_maker(
 
 
 def certificate_context(
-    host: str, allowed: tuple[str, ...], cert: Path | None, key: Path | None, console: Console
+    hosts: frozenset[str], cert: Path | None, key: Path | None, console: Console
 ) -> Any:
     """Return the TLS context: of your certificate, or of one made for the machine's addresses.
 
@@ -217,14 +221,13 @@ def certificate_context(
         SettingsError: half of a pair, or a certificate that cannot be used.
     """
     from engines.cache import EngineCache
-    from realtime.web.addresses import addresses_of
     from realtime.web.certificate import make_certificate, read_certificate, ssl_context
 
     if (cert is None) != (key is None):
         raise SettingsError("--cert and --key belong together: give both, or --tls alone")
     if cert is not None and key is not None:
         return ssl_context(read_certificate(cert, key))
-    certificate = make_certificate(addresses_of(host, allowed), EngineCache().folder.parent / "tls")
+    certificate = make_certificate(hosts, EngineCache().folder.parent / "tls")
     console.print(
         Text(
             "  the certificate is of this machine's own making, so browsers ask once; its SHA-256"
@@ -235,16 +238,18 @@ def certificate_context(
     return ssl_context(certificate)
 
 
-def addresses(host: str, port: int, token: str | None, *, secure: bool) -> list[str]:
-    """Return what to open, the likeliest first."""
-    from realtime.web.addresses import LOOPBACK, addresses_of
+def addresses(
+    host: str, hosts: frozenset[str], port: int, token: str | None, *, secure: bool
+) -> list[str]:
+    """Return what to open, the likeliest first; ``hosts`` are all names of the machine."""
+    from realtime.web.addresses import LOOPBACK
 
     scheme = "https" if secure else "http"
-    tail = f"/?token={token}" if token is not None else "/"
+    tail = f"/?token={quote(token, safe='')}" if token is not None else "/"
     names = [host]
     if host in ("0.0.0.0", "::"):  # noqa: S104
-        found = sorted(addresses_of(host) - LOOPBACK, key=lambda name: (":" in name, name))
-        names = found or ["localhost"]
+        plain = [name for name in hosts - LOOPBACK if "://" not in name]
+        names = sorted(plain, key=lambda name: (":" in name, name)) or ["localhost"]
     return [f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{tail}" for name in names]
 
 

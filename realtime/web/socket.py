@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import struct
 import time
 from collections.abc import Awaitable, Callable
@@ -12,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
-from engines import Pix2liveError, SettingsError
+from engines import FrameModel, Pix2liveError, SettingsError
 from realtime.crossfade import check_crossfade
 from realtime.sinks.browser import DEFAULT_QUALITY, Picture
 from realtime.web.broadcast import Subscription
 from realtime.web.keys import SESSIONS, SOCKETS
 from realtime.web.limits import Bucket
-from realtime.web.sessions import FullError, Session, Sessions
+from realtime.web.session import OvertakenError, Session
+from realtime.web.sessions import FullError, Sessions
 
 if TYPE_CHECKING:
     from realtime.web.rtc import Peer
 
+LOG = logging.getLogger("pix2live.web")
 MAX_MESSAGE = 4 * 2**20
 """Bytes of one message: a JPEG of the largest picture is smaller."""
 MAX_TEXT = 65_536
@@ -77,8 +80,6 @@ class PageSocket:
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: dict[int, float] = {}
         self._room = asyncio.Event()
-        self._wished: tuple[str, float] | None = None
-        self._switching: asyncio.Task[None] | None = None
         self._heard_s = time.monotonic()
         self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "start": self._start,
@@ -123,7 +124,9 @@ class PageSocket:
             await self._say(type="failed", what="message", error="a message that nobody knows")
             return False
         if kind in ("start", "watch", "stop"):
+            # Here, not in the task: what leaves must not be cancelled half-way.
             await self._give_up_joining()
+            await self._leave(f"its page has asked to {kind}")
         if kind in ("start", "watch"):
             self._joining = asyncio.create_task(self._carry_out(command, message))
         else:
@@ -145,9 +148,12 @@ class PageSocket:
             await self._say(type="full", error=str(error), **counts)
         except Pix2liveError as error:
             await self._say(type="failed", what=message["type"], error=str(error))
+        except Exception:  # a plug-in's own, or ours
+            LOG.exception("a page's %s failed", message["type"])
+            said = "something failed here; the terminal of pix2live says more"
+            await self._say(type="failed", what=message["type"], error=said)
 
     async def _start(self, message: dict[str, Any]) -> None:
-        await self._leave("its page starts again")
         size = _integer(message, "width"), _integer(message, "height")
         transport = message.get("transport", "websocket")
         if transport not in ("websocket", "webrtc"):
@@ -164,7 +170,6 @@ class PageSocket:
         await self._join(session, "filtered", pictures=transport == "websocket")
 
     async def _watch(self, message: dict[str, Any]) -> None:
-        await self._leave("its page watches another one")
         id_ = message.get("session")
         session = self._sessions.find(id_ if isinstance(id_, str) else None)
         await self._join(session, str(message.get("view", "filtered")), pictures=True)
@@ -173,7 +178,7 @@ class PageSocket:
         self._session = session
         session.listeners.add(self._tell)
         if pictures:
-            self._subscription = (await session.broadcast(view)).subscribe("jpeg")
+            self._subscription = await session.subscribe(view)
             self._spawn(self._send_pictures(self._subscription))
         self._spawn(self._send_stats(session))
         await self._say(type="started", **session.describe())
@@ -181,26 +186,24 @@ class PageSocket:
             await self._say(type="ended", reason=session.reason)
 
     async def _switch(self, message: dict[str, Any]) -> None:
-        session = self._joined()
+        session = self._steered()
         model = self._sessions.model(message.get("filter"))
         fade_ms = message.get("crossfade_ms", 0.0)
-        if not isinstance(fade_ms, (int, float)):
+        if isinstance(fade_ms, bool) or not isinstance(fade_ms, (int, float)):
             raise SettingsError("crossfade_ms is a number")
-        self._wished = model.name, check_crossfade(fade_ms)
-        if self._switching is None or self._switching.done():
-            self._switching = self._spawn(self._switch_to_wishes(session))
+        self._spawn(self._switch_to(session, model, check_crossfade(fade_ms)))
 
-    async def _switch_to_wishes(self, session: Session) -> None:
-        """Open what was asked for last; who clicks on through the gallery waits for none."""
-        while self._wished is not None:
-            (name, fade_ms), self._wished = self._wished, None
-            try:
-                await session.switch(self._sessions.model(name), fade_ms)
-            except Pix2liveError as error:
-                await self._say(type="failed", what="switch", error=str(error))
+    async def _switch_to(self, session: Session, model: FrameModel, fade_ms: float) -> None:
+        """Wait for the switch beside hearing the page; one that was overtaken is none."""
+
+        async def switch(_: dict[str, Any]) -> None:
+            with contextlib.suppress(OvertakenError):
+                await session.switch(model, fade_ms)
+
+        await self._carry_out(switch, {"type": "switch"})
 
     async def _quality(self, message: dict[str, Any]) -> None:
-        self._joined().quality = _integer(message, "quality")
+        self._steered().quality = _integer(message, "quality")
 
     async def _offer(self, message: dict[str, Any]) -> None:
         from realtime.web.rtc import Peer, why_not
@@ -231,15 +234,16 @@ class PageSocket:
         if not isinstance(round_trip_ms, (int, float)) or not 0 <= round_trip_ms < 60_000:
             return
         if self._owns and self._session is not None:
-            self._heard_s = time.monotonic()
+            if self._session.transport == "webrtc":  # its pictures do not come this way
+                self._heard_s = time.monotonic()
             self._session.round_trips.add(int(round_trip_ms * 1e6), time.monotonic_ns())
 
     async def _stop(self, message: dict[str, Any]) -> None:
-        await self._leave("its page has stopped it")
+        """Nothing: it has left already."""
 
     async def _leave(self, reason: str) -> None:
-        session, owned = self._session, self._owns
-        self._session, self._owns, self._wished = None, False, None
+        session, owned, peer = self._session, self._owns, self._peer
+        self._session, self._owns, self._peer = None, False, None
         if session is not None:
             session.listeners.discard(self._tell)
         if self._subscription is not None:
@@ -247,17 +251,21 @@ class PageSocket:
             self._subscription = None
         for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._under_way.clear()
-        if self._peer is not None:
-            peer, self._peer = self._peer, None
-            await peer.close()
-        if session is None:
-            return
-        if owned:
-            await self._sessions.end(session, reason)
-        else:
-            await session.tidy()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._under_way.clear()
+            if peer is not None:
+                await peer.close()
+        finally:
+            if session is not None:
+                ending = self._sessions.end(session, reason) if owned else session.tidy()
+                await asyncio.shield(ending)
+
+    def _steered(self) -> Session:
+        session = self._joined()
+        if not self._owns and session.kind != "local":
+            raise SettingsError("only the page whose camera it is may change anything")
+        return session
 
     def _joined(self) -> Session:
         if self._session is None:

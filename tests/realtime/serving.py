@@ -160,3 +160,13 @@ def moving(number: int, size: tuple[int, int] = (96, 64)) -> Pixels:
         np.sin((x + 7 * number) / 11 + k) + np.cos((y - 3 * number) / 9 + 2 * k) for k in (0, 1, 2)
     ]
     return np.asarray(np.dstack(waves) * 60 + 128, np.uint8)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(work, 90))
+
+
+async def settled(served: Serving) -> None:
+    """Wait until all that have gone are forgotten."""
+    while served.sessions.running:
+        await asyncio.sleep(0.02)

@@ -22,7 +22,8 @@ from realtime import Pipeline
 from realtime.sinks import Sink
 from realtime.sources import Source
 from realtime.web.keys import SESSIONS
-from realtime.web.sessions import Session, Sessions
+from realtime.web.session import Session
+from realtime.web.sessions import Sessions
 
 T = TypeVar("T")
 PATIENCE_S = 60.0
