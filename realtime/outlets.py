@@ -206,6 +206,7 @@ class Outlets:
         for outlet in self.active:
             if outlet.sink is sink:
                 self.active = tuple(item for item in self.active if item is not outlet)
+                outlet.stats.left = True
                 outlet.inbox.close()
 
     def offer(self, result: Frame, source: Frame) -> None:

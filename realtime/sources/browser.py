@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,17 @@ TAGS_KEPT = 64
 """More than any queue holds on the way from the source to a sink."""
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """JPEG markers that begin with the size of the picture (ITU-T T.81, table B.1)."""
+SEQUENTIAL = {0xC0, 0xC1}
+"""Those of baseline and extended sequential JPEG. Others may go over the whole picture in any
+number of scans: a few hundred kB of them keep a decoder busy for minutes."""
+ALONE = {0x00, 0x01, *range(0xD0, 0xDB)}
+"""Markers without a length, and the start of scan: none may come before the size."""
+START_OF_SCAN = b"\xff\xda"
+MOST_SCANS = 10
+"""A sequential JPEG has one, or one for each colour."""
+HEADER_BYTES = 65_536
+"""The size is looked for in so many bytes."""
+_PADDING = re.compile(rb"\xff+")
 
 
 class BrowserSource(Source):
@@ -117,11 +129,9 @@ class BrowserSource(Source):
         if not isinstance(picture, bytes):
             # threads=1: the scaler's own thread pool costs more than it brings.
             return np.asarray(picture.to_ndarray(format="bgr24", threads=1), np.uint8)
-        found = jpeg_size(picture)
-        if found != self.wire_size:
-            expected = "x".join(map(str, self.wire_size))
-            what = "no JPEG" if found is None else f"a JPEG of {found[0]}x{found[1]}"
-            self._note_unreadable(f"expected a JPEG of {expected}, found {what}")
+        if found := self._other_than_agreed(picture):
+            width, height = self.wire_size
+            self._note_unreadable(f"expected a sequential JPEG of {width}x{height}, found {found}")
             return None
         data: Any = np.frombuffer(picture, np.uint8)
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -130,24 +140,45 @@ class BrowserSource(Source):
             return None
         return np.asarray(pixels, np.uint8)
 
+    def _other_than_agreed(self, picture: bytes) -> str:
+        """Return what a picture is that the decoder must not see; "" for one that it may."""
+        header = jpeg_header(picture)
+        if header is None:
+            return "no JPEG"
+        marker, size = header
+        if size != self.wire_size:
+            return f"a JPEG of {size[0]}x{size[1]}"
+        if marker not in SEQUENTIAL:
+            return f"a progressive or lossless one (SOF{marker - 0xC0}), which may take minutes"
+        if (scans := picture.count(START_OF_SCAN)) > MOST_SCANS:
+            return f"one of {scans} scans ({MOST_SCANS} at most), which may take minutes"
+        return ""
+
     def _note_unreadable(self, why: str) -> None:
         self.unreadable += 1
         self._note("unreadable", f"{self.unreadable} pictures of the page left out: {why}")
 
 
-def jpeg_size(data: bytes) -> Size | None:
-    """Return (width, height) of a JPEG without decoding it; None where it is none."""
+def jpeg_header(data: bytes) -> tuple[int, Size] | None:
+    """Return (kind, (width, height)) of a JPEG without decoding it; None where it is none.
+
+    Kind is the second byte of its start-of-frame marker, 0xC0 for baseline (ITU-T T.81, table
+    B.1). What a decoder may read in another way than this is taken for no JPEG.
+    """
     if data[:2] != b"\xff\xd8":
         return None
+    data = data[:HEADER_BYTES]
     place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xFF:  # padding
-            place += 1
-            continue
-        if marker in START_OF_FRAME:
-            height = int.from_bytes(data[place + 5 : place + 7], "big")
-            width = int.from_bytes(data[place + 7 : place + 9], "big")
-            return width, height
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    while padding := _PADDING.match(data, place):
+        place = padding.end()
+        if place + 8 > len(data) or data[place] in ALONE:
+            return None
+        length = int.from_bytes(data[place + 1 : place + 3], "big")
+        if data[place] in START_OF_FRAME:
+            height = int.from_bytes(data[place + 4 : place + 6], "big")
+            width = int.from_bytes(data[place + 6 : place + 8], "big")
+            return data[place], (width, height)
+        if length < 2:
+            return None
+        place += 1 + length
     return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Hashable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Final
@@ -27,8 +29,9 @@ from engines import FrameModel, Pix2liveError, SettingsError
 from realtime.crossfade import check_crossfade
 from realtime.stats import Ages
 from realtime.web.keys import SESSIONS
-from realtime.web.sessions import FilterError, Session, Sessions
-from realtime.web.streams import STALLED_S, Reader, find_session, refusal
+from realtime.web.session import Session
+from realtime.web.sessions import FilterError, Sessions
+from realtime.web.streams import STALLED_S, Places, Reader, find_session, refusal
 from realtime.web.thumbnails import Thumbnails
 
 MOST_BODY_BYTES: Final = 65_536
@@ -37,6 +40,9 @@ SWITCH_KEYS: Final = ("session", "filter", "crossfade_ms")
 STATS_EVERY_S: Final = 1.0
 HEARTBEAT_S: Final = 15.0
 MOST_EVENT_STREAMS: Final = 32
+EVENT_STREAMS_OF_CLIENT: Final = 8
+KEPT_S: Final = 0.5
+"""Statistics are told again for so long: to make them takes the time of all, the loop's."""
 QUANTILES: Final = {"0.5": 50, "0.95": 95, "0.99": 99}
 
 
@@ -72,7 +78,8 @@ class _Api:
         self._stats_every_s = stats_every_s
         self._heartbeat_s = heartbeat_s
         self._stalled_s = stalled_s
-        self._listening = 0
+        self._listening = Places()
+        self._kept = _Kept()
         self._thumbnails: Thumbnails | None = None
         self._registry: CollectorRegistry | None = None
 
@@ -116,6 +123,8 @@ class _Api:
     async def switch(self, request: web.Request) -> web.Response:
         wish = read_switch(await _body(request))
         session = find_session(request, wish["session"])
+        if session.kind != "local":  # whoever may watch knows the id
+            raise refusal(403, "only the page whose camera it is may change anything")
         try:
             model = request.app[SESSIONS].model(wish["filter"])
         except FilterError as error:
@@ -127,7 +136,10 @@ class _Api:
         return web.json_response({"filter": wish["filter"]})
 
     async def stats(self, request: web.Request) -> web.Response:
-        return web.json_response(find_session(request).stats())
+        session = find_session(request)
+        about = session.number, session.filter
+        body = self._kept.get(session.id, about, lambda: json.dumps(session.stats()).encode())
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         session = find_session(request)
@@ -135,10 +147,14 @@ class _Api:
         response = web.StreamResponse(headers=headers)
         if request.method == "HEAD":
             return response
-        if self._listening >= MOST_EVENT_STREAMS:
-            raise refusal(503, f"{MOST_EVENT_STREAMS} listen already; ask /api/stats instead")
-        self._listening += 1
-        reader = Reader(request, response, self._stalled_s)
+        with self._listening.take(
+            request.remote, MOST_EVENT_STREAMS, EVENT_STREAMS_OF_CLIENT, "streams of events"
+        ):
+            await self._tell(session, Reader(request, response, self._stalled_s))
+        return response
+
+    async def _tell(self, session: Session, reader: Reader) -> None:
+        """Tell events until the session ends or the reader goes."""
         ended = asyncio.ensure_future(session.ended.wait())
         beating = asyncio.ensure_future(asyncio.sleep(self._heartbeat_s))
         try:
@@ -155,17 +171,36 @@ class _Api:
         except ConnectionError:
             pass  # it left while it was greeted
         finally:
-            self._listening -= 1
             ended.cancel()
             beating.cancel()
-        return response
 
     async def metrics(self, request: web.Request) -> web.Response:
+        sessions = request.app[SESSIONS]
         if self._registry is None:
             self._registry = CollectorRegistry()
-            self._registry.register(SessionCollector(request.app[SESSIONS]))
-        body = generate_latest(self._registry)
+            self._registry.register(SessionCollector(sessions))
+        make = functools.partial(generate_latest, self._registry)
+        running = [one for one in sessions if not one.ended.is_set()]
+        body = self._kept.get(None, tuple((one.number, one.filter) for one in running), make)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Kept:
+    """Answers that are told again for `KEPT_S`, while what they are about is the same."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str | None, tuple[float, Hashable, bytes]] = {}
+
+    def get(self, name: str | None, about: Hashable, make: Callable[[], bytes]) -> bytes:
+        """Return the answer ``name``, made anew where it is old, or was about something else."""
+        now_s = asyncio.get_running_loop().time()
+        made_s, was_about, answer = self._answers.get(name, (-math.inf, None, b""))
+        if now_s - made_s < KEPT_S and was_about == about:
+            return answer
+        answer = make()
+        fresh = {key: kept for key, kept in self._answers.items() if now_s - kept[0] < KEPT_S}
+        self._answers = {**fresh, name: (now_s, about, answer)}
+        return answer
 
 
 class SessionCollector(Collector):
@@ -173,7 +208,8 @@ class SessionCollector(Collector):
 
     Sessions are told apart by their numbers; an id would let its reader watch. Filter, backend
     and device are labels of `pix2live_session_info` alone, so that no counter begins anew when
-    the filter is switched; join them by ``session``. Thread: the loop's.
+    the filter is switched; join them by ``session``. Sinks that were removed are left out: their
+    names would pile up. Thread: the loop's.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -239,7 +275,7 @@ class SessionCollector(Collector):
             names = ("filter", "backend", "device", "precision", "transport")
             info.add_metric(labels, {name: str(short[name]) for name in names})
             frames.add_metric(labels, stats.engine_out.count)
-            for place, count in stats.dropped().items():
+            for place, count in stats.dropped(left=False).items():
                 dropped.add_metric([*labels, place], count)
             switches.add_metric(labels, stats.switches)
             fps.add_metric(labels, short["fps"])
@@ -248,7 +284,8 @@ class SessionCollector(Collector):
             stages = [
                 (name, getattr(stats, name)) for name in ("captured", "engine_in", "engine_out")
             ]
-            for stage, seen in [*stages, *((sink.name, sink.ages) for sink in stats.sinks)]:
+            sinks = [(sink.name, sink.ages) for sink in tuple(stats.sinks) if not sink.left]
+            for stage, seen in (*stages, *sinks):
                 _add_quantiles(ages, session, seen, stage=stage)
             for effect in stats.effects:
                 _add_quantiles(effects, session, effect.times, effect=effect.name)
@@ -348,8 +385,8 @@ def _add_quantiles(
 ) -> None:
     """Add percentiles since the session began, in seconds, and how many there were."""
     named = {"session": str(session.number), "kind": session.kind, **labels}
-    for quantile, percent in QUANTILES.items():
-        value_ms = ages.percentile_ms(percent)
+    values_ms = ages.percentiles_ms(*QUANTILES.values())
+    for quantile, value_ms in zip(QUANTILES, values_ms, strict=True):
         if value_ms is not None:
             family.add_sample(family.name, {**named, "quantile": quantile}, value_ms / 1e3)
     family.add_sample(f"{family.name}_count", named, ages.count)

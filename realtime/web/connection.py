@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -32,15 +32,9 @@ log = logging.getLogger("pix2live.web")
 class Connection(web.RequestHandler):
     """aiohttp's connection with limits, and with our own words for garbage."""
 
-    __slots__ = ("_client", "_of_clients", "_tail", "_timer", "_wait_s")
+    __slots__ = ("_tail", "_timer", "_wait_s")
 
-    def __init__(
-        self,
-        server: web.Server,
-        loop: asyncio.AbstractEventLoop,
-        of_clients: Counter[str],
-        wait_s: float,
-    ) -> None:
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, wait_s: float) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -48,22 +42,14 @@ class Connection(web.RequestHandler):
             keepalive_timeout=KEEP_ALIVE_S,
             lingering_time=LINGERS_S,
         )
-        self._of_clients = of_clients
         self._wait_s = wait_s
-        self._client: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self._client = client_of(str(peer[0]) if isinstance(peer, tuple) else None)
-        self._of_clients[self._client] += 1
         stream = cast(asyncio.Transport, transport)
-        if self._of_clients[self._client] > CONNECTIONS:
-            stream.abort()
-        else:
-            self._timer = asyncio.get_running_loop().call_later(self._wait_s, stream.abort)
+        self._timer = asyncio.get_running_loop().call_later(self._wait_s, stream.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._timer is not None:
@@ -74,11 +60,6 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
-        if self._client is not None:
-            self._of_clients[self._client] -= 1
-            if self._of_clients[self._client] <= 0:
-                del self._of_clients[self._client]
-            self._client = None
         super().connection_lost(exc)
 
     def handle_error(
@@ -107,6 +88,52 @@ class Connection(web.RequestHandler):
         self._tail = b""
 
 
+class _Counted(socket.socket):
+    """An accepted socket that counts for its client from the first moment until it is closed.
+
+    A connection is counted here and not in `Connection`, which begins after the TLS handshake:
+    handshakes that never end would be free.
+    """
+
+    client: str | None = None
+    of_clients: Counter[str]
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.of_clients[self.client] -= 1
+            if self.of_clients[self.client] <= 0:
+                del self.of_clients[self.client]
+            self.client = None
+        super().close()
+
+
+class _Listening(socket.socket):
+    """A listening socket that hangs up on whoever has `CONNECTIONS` already.
+
+    The event loop accepts by this method, and takes ConnectionAbortedError for somebody who has
+    left before.
+
+    Args:
+        listening: taken over; it is closed with this one.
+    """
+
+    def __init__(self, listening: socket.socket) -> None:
+        kind = listening.family, listening.type, listening.proto
+        super().__init__(*kind, fileno=listening.detach())
+        self._of_clients: Counter[str] = Counter()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        plain, address = super().accept()
+        client = client_of(str(address[0]) if isinstance(address, tuple) else None)
+        if self._of_clients[client] >= CONNECTIONS:
+            plain.close()
+            raise ConnectionAbortedError(f"{client} has {CONNECTIONS} connections")
+        found = _Counted(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        self._of_clients[client] += 1
+        found.of_clients, found.client = self._of_clients, client
+        return found, address
+
+
 async def accept(
     runner: web.AppRunner,
     listening: socket.socket,
@@ -117,14 +144,14 @@ async def accept(
     """Take connections of a listening socket for the application of `runner`, which is set up.
 
     In place of web.SockSite. Close what is returned before `runner.cleanup()`, which ends the
-    connections. A client has `wait_s` for its first request, and for the TLS handshake.
+    connections. A client has `wait_s` for its first request, and for the TLS handshake. `listening`
+    is taken over, and closed with what is returned.
     """
     server = runner.server
     assert server is not None, "runner.setup() comes first"
     loop = asyncio.get_running_loop()
-    of_clients: Counter[str] = Counter()
-    make: Callable[[], Connection] = lambda: Connection(server, loop, of_clients, wait_s)  # noqa: E731
+    make: Callable[[], Connection] = lambda: Connection(server, loop, wait_s)  # noqa: E731
     handshake_s = None if tls is None else wait_s
     return await loop.create_server(
-        make, sock=listening, ssl=tls, ssl_handshake_timeout=handshake_s
+        make, sock=_Listening(listening), ssl=tls, ssl_handshake_timeout=handshake_s
     )

@@ -31,7 +31,7 @@ WATCH_EVERY_S = 0.5
 CLOSES_WITHIN_S = 5.0
 ICE_TICK_S = 0.02
 LARGER = 2
-"""A video may have so many times the pixels that were announced."""
+"""A video may have so many times the pixels that were announced, and each side of them."""
 NO_NUMBER_GREY = 128
 """Of the strip below a picture whose number is not known: nobody can read it."""
 
@@ -75,6 +75,7 @@ class Peer:
         """Pictures that were decoded."""
         self._source = source
         self._outgoing = _Outgoing(pictures)
+        self._largest = LARGER * size[0], LARGER * (size[1] + HEIGHT_PX)
         self._most_pixels = LARGER * size[0] * (size[1] + HEIGHT_PX)
         self._on_gone = on_gone
         self._connection: RTCPeerConnection | None = None
@@ -232,7 +233,11 @@ class Peer:
 
         receiver, sender = transceiver.receiver, transceiver.sender
         failed = getattr(receiver, "_RTCRtpReceiver__decoder_error", None)
-        waiting = DecoderQueue(failed.set if failed is not None else lambda: None)
+        waiting = DecoderQueue(
+            failed.set if failed is not None else lambda: None,
+            largest=self._largest,
+            note=self.notes.append,
+        )
         parts = {
             "_RTCRtpReceiver__decoder_queue": (receiver, waiting),
             "_RTCRtpReceiver__jitter_buffer": (receiver, Reassembly(waiting.lost, waiting.early)),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from engines import Pixels
+from engines import Pixels, Size
 from realtime.web.rtc_encoder import CLOCK_HZ
 from realtime.web.strip import CELLS
 
@@ -119,7 +119,9 @@ class Reassembly:
                 return EncodedFrame(data, parts[0].timestamp)
 
     def _is_stuck(self, newest: Packet) -> bool:
-        oldest = next(iter(self._waiting.values()))
+        if not self._waiting:
+            return False  # the last one was whole, and empty
+        oldest = self._waiting[min(self._waiting)]  # numbers that do not turn over
         waited = _signed(newest.timestamp - oldest.timestamp, 32)
         return waited > PATIENCE_S * CLOCK_HZ or len(self._waiting) > MOST_PACKETS
 
@@ -141,11 +143,22 @@ class DecoderQueue:
 
     Args:
         ask: asks the sender for a whole picture.
+        largest: (width, height) that a frame may have. A few bytes can announce 16383x16383 px,
+            for which the decoder would allocate and fill gigabytes. None: any.
+        note: told once, for a person, of a frame that was larger.
     """
 
-    def __init__(self, ask: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], None],
+        *,
+        largest: Size | None = None,
+        note: Callable[[str], object] | None = None,
+    ) -> None:
         self.dropped = 0
         self._ask = ask
+        self._largest = largest
+        self._note = note
         self._changed = threading.Condition()
         self._items: deque[tuple[float, Any]] = deque()
         self._whole = False
@@ -174,8 +187,11 @@ class DecoderQueue:
                 self.dropped += len(self._items)
                 self._items.clear()
                 self.lost()
+            too_large = item is not None and self._is_too_large(item[1].data)
+            if too_large and self._whole:
+                self.lost()
             if item is not None and not self._whole:
-                self._whole = is_whole(item[1].data)
+                self._whole = is_whole(item[1].data) and not too_large
                 if not self._whole:
                     self.dropped += 1
                     if self._waited_for % ASK_EVERY == 0:
@@ -192,6 +208,27 @@ class DecoderQueue:
                 self._changed.wait()
             item: tuple[Any, EncodedFrame] | None = self._items.popleft()[1]
             return item
+
+    def _is_too_large(self, data: bytes) -> bool:
+        size = announced_size(data)
+        if size is None or self._largest is None:
+            return False
+        (width, height), (most_width, most_height) = size, self._largest
+        if width <= most_width and height <= most_height:
+            return False
+        if self._note is not None:
+            limit = f"{most_width}x{most_height} px at most"
+            self._note(f"expected a video of {limit}, found {width}x{height}: it is left out")
+            self._note = None
+        return True
+
+
+def announced_size(data: bytes) -> Size | None:
+    """Return (width, height) that a whole VP8 frame tells (RFC 6386, section 9.1); else None."""
+    if len(data) < 10 or not is_whole(data):
+        return None
+    width, height = (int.from_bytes(data[place : place + 2], "little") for place in (6, 8))
+    return width & 0x3FFF, height & 0x3FFF
 
 
 def is_whole(data: bytes) -> bool:

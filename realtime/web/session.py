@@ -27,6 +27,7 @@ STOPS_WITHIN_S = 20.0
 QUIET_S = 2.0
 """After so long without a frame, nothing is a frame rate."""
 NOTES_SHOWN = 20
+COMPILING_LOOK_S = 0.05
 
 
 class OvertakenError(SettingsError):
@@ -165,6 +166,8 @@ class Session:
             self.tell({"type": "switched", "filter": self.filter})
 
     def _switch(self, wish: _Wish) -> None:
+        while self.pipeline.compiling and not self.ended.is_set():
+            time.sleep(COMPILING_LOOK_S)  # another engine stands in; the first one comes first
         self.pipeline.switch(wish.model, crossfade_ms=wish.crossfade_ms, wait=True)
 
     async def broadcast(self) -> Broadcast:

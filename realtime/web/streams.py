@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import json
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from aiohttp import web
@@ -18,7 +20,9 @@ from aiohttp.abc import AbstractStreamWriter
 from realtime.sinks.browser import Picture
 from realtime.web.broadcast import Subscription
 from realtime.web.keys import SESSIONS
-from realtime.web.sessions import Session, SessionError
+from realtime.web.limits import client_of
+from realtime.web.session import Session
+from realtime.web.sessions import SessionError
 
 STALLED_S: Final = 20.0
 """Who takes nothing for so long is sent away."""
@@ -28,6 +32,7 @@ LOOK_S: Final = 0.5
 SEND_BUFFER_BYTES: Final = 131_072
 """What waits in the kernel is old when it arrives: a few pictures at most."""
 MOST_STREAMS: Final = 64
+STREAMS_OF_CLIENT: Final = 8
 FPS_LIMITS: Final = (0.1, 120.0)
 BOUNDARY: Final = "pix2live-frame"
 NEXT_PART: Final = f"\r\n--{BOUNDARY}\r\n".encode()
@@ -38,6 +43,7 @@ _REFUSALS: Final[dict[int, Callable[..., web.HTTPException]]] = {
     408: web.HTTPRequestTimeout,
     409: web.HTTPConflict,
     413: functools.partial(web.HTTPRequestEntityTooLarge, 0, 0),
+    429: web.HTTPTooManyRequests,
     503: web.HTTPServiceUnavailable,
     504: web.HTTPGatewayTimeout,
 }
@@ -74,6 +80,51 @@ def find_session(request: web.Request, id_: str | None = None) -> Session:
     if session.ended.is_set():
         raise refusal(404, f"this session is over: {session.reason}")
     return session
+
+
+class Places:
+    """Places for responses without an end: so many in all, and so many of one client.
+
+    Thread: the loop's.
+    """
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def take(self, remote: str | None, most: int, of_client: int, what: str) -> Iterator[None]:
+        """Have a place while the context lasts.
+
+        Args:
+            remote: the address of who wants it.
+            most: how many there are.
+            of_client: how many one client may have.
+            what: what they are for, for a person.
+
+        Raises:
+            web.HTTPServiceUnavailable: all are taken.
+            web.HTTPTooManyRequests: the client has as many as it may.
+        """
+        client = client_of(remote)
+        if self._taken.total() >= most:
+            raise refusal(503, f"{most} {what} run already; try again later")
+        if self._taken[client] >= of_client and not may_have_all(client):
+            raise refusal(429, f"{of_client} {what} go to this address already: close one of them")
+        self._taken[client] += 1
+        try:
+            yield
+        finally:
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]
+
+
+def may_have_all(client: str) -> bool:
+    """Return whether a client is this machine: a proxy on it speaks for many."""
+    try:
+        return ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return False
 
 
 class Reader:
@@ -152,7 +203,7 @@ class _Streams:
     def __init__(self, stalled_s: float, frame_within_s: float) -> None:
         self._stalled_s = stalled_s
         self._frame_within_s = frame_within_s
-        self._running = 0
+        self._places = Places()
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send each picture as a part: the freshest one when the one before has left.
@@ -169,21 +220,18 @@ class _Streams:
         )
         if request.method == "HEAD":
             return response
-        if self._running >= MOST_STREAMS:
-            raise refusal(503, f"{MOST_STREAMS} streams run already; try again later")
-        self._running += 1
-        subscription = (await session.broadcast()).subscribe()
-        reader = Reader(request, response, self._stalled_s)
-        try:
-            await reader.open()
-            is_browser = "Mozilla/" in request.headers.get("User-Agent", "")
-            await _stream(reader, subscription, gap_s, BARE_HEADERS if is_browser else b"")
-            await reader.close()
-        except ConnectionError:
-            pass  # it left while it was greeted
-        finally:
-            self._running -= 1
-            subscription.close()
+        early = BARE_HEADERS if "Mozilla/" in request.headers.get("User-Agent", "") else b""
+        with self._places.take(request.remote, MOST_STREAMS, STREAMS_OF_CLIENT, "streams"):
+            subscription = (await session.broadcast()).subscribe()
+            reader = Reader(request, response, self._stalled_s)
+            try:
+                await reader.open()
+                await _stream(reader, subscription, gap_s, early)
+                await reader.close()
+            except ConnectionError:
+                pass  # it left while it was greeted
+            finally:
+                subscription.close()
         return response
 
     async def frame(self, request: web.Request) -> web.StreamResponse:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import cv2
@@ -36,7 +37,8 @@ Outline = Sequence[Point]
 class Thumbnails:
     """JPEGs of 192 x 108 px, made at the first request and kept for all.
 
-    Thread: the event loop's; the filters work in a thread of the loop's executor, one at a time.
+    Thread: the event loop's; each filter works in a thread of its own, one at a time. The loop's
+    executor encodes and decodes video, and must not wait for a gallery.
     A filter that cannot be run gets a placeholder with its name, and one line in the log.
     """
 
@@ -57,7 +59,13 @@ class Thumbnails:
 
     async def _make(self, name: str, model: FrameModel) -> bytes:
         async with self._one_at_a_time:
-            return await asyncio.to_thread(make_thumbnail, name, model)
+            # A new one each time: there is nothing to close when the server stops.
+            worker = ThreadPoolExecutor(1, "pix2live thumbnail")
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(worker, make_thumbnail, name, model)
+            finally:
+                worker.shutdown(wait=False)
 
 
 def make_thumbnail(name: str, model: FrameModel) -> bytes:

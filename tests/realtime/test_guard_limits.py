@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ pytest.importorskip("aiohttp", reason="the page needs the extra web")
 from attacks import WEBSOCKET, cookie_of, read_answer, request
 from guarded import LINK, LOGIN, TOKEN, Guarded, guarding
 
+from realtime.web import connection
+from realtime.web.certificate import make_certificate, ssl_context
 from realtime.web.connection import CONNECTIONS
 from realtime.web.guard import REQUESTS_AT_ONCE
 from realtime.web.limits import GUESS_SECONDS, GUESSES
@@ -171,6 +175,45 @@ def test_connections_that_say_nothing_are_closed() -> None:
         with contextlib.suppress(ConnectionError):
             assert silent.recv(10) == b""
         assert served.get("/").status == 200
+
+
+def test_handshakes_that_never_end_are_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="certificates need the extra web")
+    monkeypatch.setattr(connection, "CONNECTIONS", 6)
+    server_side = ssl_context(make_certificate(["127.0.0.1"], tmp_path))
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+
+    def status(port: int, source: str) -> bytes:
+        """Return the first line of an answer; b"" where the server hangs up."""
+        plain = socket.create_connection(("127.0.0.1", port), 20.0, (source, 0))
+        try:
+            with anyone.wrap_socket(plain) as secured:
+                secured.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+                return secured.recv(12)
+        except OSError:  # ssl.SSLError is one
+            return b""
+
+    with guarding(tls=server_side, wait_s=60.0) as served, contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 20.0))
+            for _ in range(6)
+        ]
+        over = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 20.0))
+        with contextlib.suppress(ConnectionError):
+            assert over.recv(10) == b"", "without a word"
+        assert status(served.port, "127.0.0.1") == b""
+        assert status(served.port, "127.0.0.2") == b"HTTP/1.1 200"
+        for item in silent:
+            item.close()
+        deadline = time.monotonic() + 20.0
+        while status(served.port, "127.0.0.1") != b"HTTP/1.1 200":  # the places are free again
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(20):
+            assert status(served.port, "127.0.0.1") == b"HTTP/1.1 200", "each is given back"
 
 
 def test_one_client_cannot_take_all_connections() -> None:

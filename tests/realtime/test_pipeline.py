@@ -238,7 +238,7 @@ import os, signal
 from realtime import Pipeline
 caught = []
 signal.signal(signal.SIGTERM, lambda number, _: caught.append(number))
-pipeline = Pipeline("test-pattern:64x64@200", "comic", ["null"])
+pipeline = Pipeline("test-pattern:64x64@200", "comic", ["null"], stand_in=False)
 pipeline.start()
 pipeline.switch("comic", wait=True)
 for _ in range(20):

@@ -125,7 +125,7 @@ def test_a_browser_may_send_a_smaller_or_a_larger_video() -> None:
                 page.camera.size = width, round(width * (HEIGHT + HEIGHT_PX) / WIDTH)
                 await page.see(15)
                 assert page.numbers[-5:] == sorted(n for n in page.numbers[-5:] if n is not None)
-            page.camera.size = 4 * WIDTH, 4 * (HEIGHT + HEIGHT_PX)
+            page.camera.size = 2 * WIDTH, 2 * (HEIGHT + HEIGHT_PX)
             received = peer.received
             while peer.received < received + 20:
                 await asyncio.sleep(0.01)
@@ -133,6 +133,14 @@ def test_a_browser_may_send_a_smaller_or_a_larger_video() -> None:
             while peer.received < received + 40:
                 await asyncio.sleep(0.01)
             assert len(page.numbers) == passed, "nobody announced such large ones"
+            assert not peer.notes
+            page.camera.size = 4 * WIDTH, 4 * (HEIGHT + HEIGHT_PX)
+            while not peer.notes:  # these are not even decoded
+                await asyncio.sleep(0.01)
+            page.camera.size = WIDTH, HEIGHT + HEIGHT_PX
+            await page.see(15)
+            (note,) = peer.notes
+            assert f"found {4 * WIDTH}x{4 * (HEIGHT + HEIGHT_PX)}" in note
         await page.close()
 
     run(work)

@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 
 from realtime.web import rtc_encoder, rtc_media
 from realtime.web.rtc_encoder import CLOCK_HZ, Vp8Encoder
-from realtime.web.rtc_media import PATIENCE_S, DecoderQueue, EncodedFrame, Reassembly, is_whole
+from realtime.web.rtc_media import (
+    PATIENCE_S,
+    DecoderQueue,
+    EncodedFrame,
+    Reassembly,
+    announced_size,
+    is_whole,
+)
 
 STEP = CLOCK_HZ // 30
 WHOLE = b"\x10\x00\x00\x9d\x01\x2a" + bytes(8)
@@ -163,6 +170,57 @@ def test_a_flood_without_an_end_is_given_up() -> None:
     receiver.feed([Packet(number % 2**16, 0, 0, b"x") for number in range(20_000)])
     assert receiver.frames == []
     assert len(receiver.reassembly._waiting) <= rtc_media.MOST_PACKETS + 1
+
+
+def test_a_marked_packet_without_payload_is_no_frame() -> None:
+    receiver = Receiver()
+    receiver.feed([Packet(65_535, 0, 1, b""), Packet(0, STEP, 1, b"x"), Packet(1, STEP, 1, b"")])
+    assert receiver.frames == [(b"x", STEP)]
+    assert receiver.losses == 0
+
+
+def test_what_waits_longest_is_the_lowest_number() -> None:
+    """Also where it came last, and where the numbers turn over."""
+    patience = int(PATIENCE_S * CLOCK_HZ)
+    receiver = Receiver()
+    receiver.feed([Packet(65_533, 0, 1, b"first")])
+    late = [Packet(1, 1 + patience, 0, b"new"), Packet(65_535, 1, 1, b"old")]
+    receiver.feed([late[0]])
+    assert receiver.losses == 0
+    receiver.feed([late[1], Packet(2, 2 + patience, 0, b"new")])
+    assert receiver.losses == 1, "65535 has waited for 65534 too long"
+
+
+def key_frame(width: int, height: int) -> bytes:
+    """Return the beginning of one that is scaled up when it is shown: that is not its size."""
+    sides = b"".join((side | 0xC000).to_bytes(2, "little") for side in (width, height))
+    return WHOLE[:6] + sides + bytes(4)
+
+
+def test_a_picture_larger_than_agreed_never_comes_to_the_decoder(clock: Clock) -> None:
+    asked: list[int] = []
+    notes: list[str] = []
+    queue = DecoderQueue(lambda: asked.append(1), largest=(640, 784), note=notes.append)
+    sizes = [(640, 784), (641, 784), (16_383, 16_383), (640, 785), (16, 16)]
+    for number, size in enumerate(sizes):
+        queue.put(frame(key_frame(*size), 2 * number))
+        queue.put(frame(PART, 2 * number + 1))
+    found = [item[1].timestamp for _, item in queue._items]
+    assert found == [0, 1, 8, 9], "nor what builds on it"
+    assert queue.dropped == 6
+    assert len(asked) == 1
+    assert notes == ["expected a video of 640x784 px at most, found 641x784: it is left out"]
+    free = DecoderQueue(lambda: None)
+    free.put(frame(key_frame(16_383, 16_383)))
+    assert len(free._items) == 1
+
+
+def test_the_announced_size_is_that_of_the_encoder() -> None:
+    for size in ((320, 180), (162, 98), (640, 376)):
+        payloads, _ = Vp8Encoder(Bytes()).encode(noisy(0, size))
+        assert announced_size(payloads[0]) == size
+    assert announced_size(WHOLE[:9]) is None
+    assert announced_size(PART) is None
 
 
 class Clock:

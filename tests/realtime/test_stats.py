@@ -38,6 +38,26 @@ def test_percentiles_of_a_long_run(percent: float) -> None:
     assert _of(ages_ns).percentile_ms(percent) == pytest.approx(exact_ms, rel=0.012)
 
 
+@given(AGES_NS, st.lists(st.sampled_from([0, 0.5, 1, 50, 95, 99, 99.9, 100]), max_size=5))
+def test_several_percentiles_are_those_of_one_by_one(
+    ages_ns: list[int], percents: list[float]
+) -> None:
+    ages = _of(ages_ns)
+    wanted = [_slowly(ages, percent) for percent in percents]
+    assert ages.percentiles_ms(*percents) == pytest.approx(wanted, rel=1e-9)
+    assert Ages().percentiles_ms(*percents) == [None] * len(percents)
+
+
+def _slowly(ages: Ages, percent: float) -> float:
+    """Count through the bins."""
+    wanted, seen = percent * ages.count / 100, 0
+    for place, count in enumerate(ages._counts):
+        seen += count
+        if count and seen >= wanted:
+            return min(2 ** ((place + 0.5) / 64) / 1000, ages.max_ns / 1e6)
+    raise AssertionError
+
+
 @given(AGES_NS)
 def test_percentiles_rise_and_the_summary_is_json(ages_ns: list[int]) -> None:
     summary = _of(ages_ns).summary()

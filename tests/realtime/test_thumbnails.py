@@ -7,6 +7,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
@@ -155,6 +156,31 @@ def test_many_who_ask_at_once_share_one_picture_and_one_thread(
     assert most == 1, "one at a time"
     assert found[:3] * 5 == found
     assert len(set(found)) == 3
+
+
+def test_the_threads_of_the_loop_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They encode and decode video."""
+    threads: list[str] = []
+
+    def name_thread(name: str, model: FrameModel) -> bytes:
+        threads.append(threading.current_thread().name)
+        return b""
+
+    monkeypatch.setattr(thumbnails, "make_thumbnail", name_thread)
+
+    async def ask() -> None:
+        asyncio.get_running_loop().set_default_executor(executor := ThreadPoolExecutor(1))
+        executor.submit(released.wait)
+        try:
+            made = Thumbnails({"comic": load_filter("comic")})
+            await asyncio.wait_for(made.jpeg("comic"), 20.0)
+        finally:
+            released.set()
+
+    released = threading.Event()
+    asyncio.run(ask())
+    assert len(threads) == 1
+    assert not any(one.name in threads for one in threading.enumerate()), "it ends"
 
 
 def test_an_unknown_filter_is_an_error() -> None:

@@ -20,7 +20,7 @@ from web_serving import PATIENCE_S, Listener, Server, numbered, show, wait_for
 
 from engines import FrameModel, load_filter, open_engine
 from realtime.web import api
-from realtime.web.sessions import Session
+from realtime.web.session import Session
 
 PATTERN = "test-pattern:96x64@30"
 FILTERS = ("comic", "pencil")

@@ -19,10 +19,11 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the page needs the extra web")
 
+from aiohttp import web
 from web_serving import PATIENCE_S, Listener, Server, number_of, numbered, show, wait_for
 
 from realtime.web import streams
-from realtime.web.sessions import Session
+from realtime.web.session import Session
 
 SMALL = (64, 48)
 LARGE = (320, 240)
@@ -265,6 +266,23 @@ def test_streams_are_limited(local: Server, monkeypatch: pytest.MonkeyPatch) -> 
     wait_for(lambda: next(iter(local.sessions)).watchers < 2, "it was not forgotten")
     open_stream(local, "/stream.mjpg").close()
     listeners[1].close()
+
+
+def test_a_stream_that_cannot_begin_leaves_its_place(
+    local: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MOST_STREAMS", 1)
+    session = next(iter(local.sessions))
+    wait_for(lambda: session.watchers == 0, "a watcher was left")
+
+    async def full() -> None:
+        raise web.HTTPConflict(text="this view cannot be had")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(session, "broadcast", full)
+        for _ in range(3):
+            assert local.request("/stream.mjpg")[0].status == 409
+    open_stream(local, "/stream.mjpg").close()
 
 
 def test_a_frame_is_one_picture(local: Server) -> None:

@@ -32,7 +32,8 @@ export function renderState(find, show, titleOf) {
   setText(find("state-word"), STATES[state]);
   const runs = state === "live" || state === "watching";
   const words = problem ?? (state === "starting" ? startingWords(show, titleOf) : IDLE);
-  const hadFocus = find("card").contains(document.activeElement);
+  const focused = document.activeElement;
+  const inCard = find("card").contains(focused);
   find("card").hidden = runs;
   setText(find("card-title"), words.title);
   setText(find("card-text"), words.text);
@@ -46,7 +47,7 @@ export function renderState(find, show, titleOf) {
     find(id).disabled = !runs;
   }
   find("stop").disabled = !runs && state !== "starting" && state !== "reconnecting";
-  if (hadFocus) keepFocus(find, runs);
+  if (inCard || focused?.disabled) keepFocus(find, runs);
   const title = titleOf(show.filter);
   setText(find("tag-after"), runs ? title : "");
   const whose = wanted?.kind === "watch" ? "the watched camera" : "your camera";
