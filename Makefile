@@ -23,6 +23,8 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.queues
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.people_do_today
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.learning

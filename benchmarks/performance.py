@@ -54,12 +54,56 @@ def against_bare(found: Results) -> list[str]:
 
 def today(found: Results) -> list[str]:
     """Return what people use today, with the same weights on the same clip."""
-    lines = table(
-        f"`{found['filter']}`, 640x360, whole loop", "fps (least to most)", "pix2live / it"
-    )
-    for name, fps in found["fps"].items():
-        ratio = found.get(f"pix2live / {name}")
-        lines.append(row(name, spread(fps), "" if ratio is None else f"{ratio:.2f}"))
+    filters: dict[str, Results] = found["filters"]
+    ways = list(dict.fromkeys(way for each in filters.values() for way in each["fps"]))
+    lines = table("fps (least to most), 640x360", *ways)
+    for name, each in filters.items():
+        cells = [spread(each["fps"][way], 0) if way in each["fps"] else "" for way in ways]
+        lines.append(row(f"`{name}`", *cells))
+    pairs = list(dict.fromkeys(pair for each in filters.values() for pair in each["ratios"]))
+    lines += ["", *table("ratios, medians of the rounds", *pairs)]
+    for name, each in filters.items():
+        cells = [f"{each['ratios'][pair]:.2f}" if pair in each["ratios"] else "" for pair in pairs]
+        lines.append(row(f"`{name}`", *cells))
+    return lines
+
+
+def today_in_short(found: Results) -> list[str]:
+    """Return the same of three filters: the default one, the fastest and one of the others."""
+    filters: dict[str, Results] = found["filters"]
+    shown = {name: filters[name] for name in ("comic", "neon", "wave") if name in filters}
+    lines = table("640x360, the same weights, fps", *(f"`{name}`" for name in shown))
+    ways = dict.fromkeys(way for each in shown.values() for way in each["fps"])
+    for way in ways:
+        cells = [f"{each['fps'][way]['median']:.0f}" if way in each["fps"] else ""
+                 for each in shown.values()]  # fmt: skip
+        lines.append(row(way, *cells))
+    return lines
+
+
+def scaling(found: Results) -> list[str]:
+    """Return what pixels and channels cost."""
+    pixels, width = found["by pixels"], found["by width"]
+    lines = table(f"`{pixels['filter']}`, {pixels['precision']}", "ms a frame (least to most)",
+                  "fps", "megapixels a second")  # fmt: skip
+    for size, cost in pixels["sizes"].items():
+        rate = f"{cost['megapixels a second']:.1f}"
+        lines.append(row(size, spread(cost["ms"]), f"{cost['fps']:.1f}", rate))
+    head = f"channels, {width['blocks']} blocks, {width['size']}, {width['precision']}"
+    lines += ["", *table(head, "ms a frame (least to most)", "fps", "10⁹ multiply-adds a second")]
+    for channels, cost in width["channels"].items():
+        rate = cost["giga multiply-adds a second"]
+        lines.append(row(channels, spread(cost["ms"]), f"{cost['fps']:.0f}", rate))
+    return lines
+
+
+def speed(found: Results) -> list[str]:
+    """Return the bare engines that speed.md tells of."""
+    lines = table("bare engine, one frame at a time", "ms a frame (least to most)", "fps")
+    for name, ms in found["ms a frame"].items():
+        lines.append(row(name, spread(ms, 2), f"{found['fps'][name]:.1f}"))
+    lines += ["", *table("ratios of fps", "")]
+    lines += [row(name, f"{ratio:.2f}") for name, ratio in found["ratios"].items()]
     return lines
 
 
@@ -147,6 +191,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "overhead": ("The live path", live),
     "overhead ": ("The whole path and the bare engine", against_bare),
     "people_do_today": ("What people use today", today),
+    "people_do_today ": ("", today_in_short),
+    "speed": ("Near to the limit", speed),
+    "scaling": ("Pixels and channels", scaling),
     "engines": ("Engines", networks),
     "browser": ("In the browser", browser),
     "streams": ("Several streams", streams),
@@ -154,8 +201,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "queues": ("Queues", queues),
     "conversion": ("Conversion", conversion),
 }
-"""Benchmark (with a space where one has two sections) -> title and what writes it."""
-IN_README = ("overhead", "overhead ", "people_do_today", "engines", "browser")
+"""Benchmark (with a space where one has two sections) -> title and what writes it; without a title
+it is for the README only."""
+IN_README = ("overhead", "overhead ", "people_do_today ", "engines", "browser")
 
 
 def page(results: dict[str, Results]) -> str:
@@ -165,7 +213,7 @@ def page(results: dict[str, Results]) -> str:
     lines += ["[CONTRIBUTING.md](../CONTRIBUTING.md) says how to add the result of a board. Every"]
     lines += ["table is of one run; ratios are medians of the ratios of each round.", ""]
     for key, (title, write) in SECTIONS.items():
-        if (found := results.get(key.strip())) is not None:
+        if title and (found := results.get(key.strip())) is not None:
             lines += [f"## {title}", "", *write(found), "", taken(key.strip(), found), ""]
     return "\n".join(lines)
 

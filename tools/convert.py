@@ -22,7 +22,7 @@ from engines.picture_format import COLOURS, LAYOUTS, RANGES
 from realtime.sources import parse_size
 from tools.option_types import SizeType
 
-TARGETS = ("openvino", "tensorrt", "tensorrt-rtx", "onnx-f16")
+TARGETS = ("openvino", "tensorrt", "tensorrt-rtx", "onnx-f16", "onnx-int8")
 
 
 class SizesType(click.ParamType[tuple[Size, Size]]):

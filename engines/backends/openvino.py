@@ -14,6 +14,7 @@ from engines.artefact import ArtefactKey, engine_file, read_artefact
 from engines.backends.signal_stack import kept_signal_stack
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
+from engines.graphs.rows import CELL_PX, in_rows
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.proof import Translate, compare
 from engines.reduced_precision import judged, made_picture, proven_db
@@ -141,14 +142,19 @@ class OpenVinoEngine(Engine):
             raise EngineError(
                 f"OpenVINO has no device {self._device!r} here, only {core.available_devices}"
             )
+        rows = in_rows(model.graph()) if self._works_on_rows() else None
         try:
-            network = core.read_model(model.path)
+            network = core.read_model(model.path if rows is None else rows.SerializeToString())
             shapes = {name: zeros.shape for name, zeros in model.new_states(size).items()}
             width, height = size
             network.reshape({"frame": (1, height, width, 3), **shapes})
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot read {model.path}: {_last_line(error)}") from error
         return core, network
+
+    def _works_on_rows(self) -> bool:
+        """Whether `in_rows` is worth a look: it is of use to processors, and of such networks."""
+        return self._device.startswith("CPU") and self._frame_model().card.stride == CELL_PX
 
     def compiled(self, size: Size) -> tuple[ArtefactKey, bytes]:
         """Compile for frames of ``size``, one at a time; return what `open` can take instead.

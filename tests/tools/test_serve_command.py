@@ -93,7 +93,9 @@ def test_other_hosts_get_a_token_and_tls(tmp_path: Path) -> None:
         assert len(token) >= 20
         assert address.startswith("https://")
         port = int(address.split(":")[2].split("/")[0])
-        context = ssl.create_default_context(cafile=tmp_path / ".cache/pix2live/tls/certificate.pem")
+        context = ssl.create_default_context(
+            cafile=tmp_path / ".cache/pix2live/tls/certificate.pem"
+        )
         page = f"https://127.0.0.1:{port}/api/state"
         assert json.loads(fetch(f"{page}?token={token}", context))["sessions"]
         with pytest.raises(urllib.error.HTTPError) as caught:

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from tools.train.pairs import load_teacher
-from tools.train.teachers import comic, pencil, watercolour
+from tools.train.teachers import comic, neon, pencil, watercolour
 from tools.train.teachers.edges import along_edges, contours
 
 Teacher = Callable[[np.ndarray], np.ndarray]
-TEACHERS = [comic, pencil, watercolour]
+ON_PAPER = [comic, pencil, watercolour]
+TEACHERS = [*ON_PAPER, neon]
 REACH_PX = 40
-STEADY = {"comic": 1.0, "pencil": 0.4, "watercolour": 0.35}
+STEADY = {"comic": 1.0, "pencil": 0.4, "watercolour": 0.35, "neon": 1.0}
 """Mean change, of 255, from one noisy picture to the next; they themselves change by 2.2."""
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "assets" / "photos" / "clean" / "skimage"
 
 each = pytest.mark.parametrize("teacher", TEACHERS, ids=lambda teacher: teacher.__name__)
+each_on_paper = pytest.mark.parametrize("teacher", ON_PAPER, ids=lambda teacher: teacher.__name__)
 
 
 def room(height: int = 96, width: int = 128) -> np.ndarray:
@@ -91,12 +93,12 @@ def test_flat_grey_gets_no_lines_and_hardly_a_colour(teacher: Teacher, value: in
     assert np.ptp(result, axis=-1).max() <= 70
 
 
-@each
+@each_on_paper
 def test_light_grey_is_left_to_the_paper(teacher: Teacher) -> None:
     assert teacher(np.full((32, 32, 3), 235, np.uint8)).min() >= 225
 
 
-@each
+@each_on_paper
 def test_darker_never_becomes_lighter(teacher: Teacher) -> None:
     tones = [lightness_of(teacher(np.full((16, 16, 3), v, np.uint8))) for v in range(0, 256, 5)]
     assert np.diff(tones).min() >= -0.5
@@ -189,6 +191,39 @@ def test_washes_have_no_black() -> None:
     assert watercolour(np.zeros((32, 32, 3), np.uint8)).mean() > 60
 
 
+def test_neon_is_night_where_nothing_is() -> None:
+    for value in (0, 90, 235):
+        assert lightness_of(neon(np.full((32, 32, 3), value, np.uint8))) < 60
+
+
+def test_neon_glows_along_edges_and_dies_away() -> None:
+    picture = np.full((96, 96, 3), 60, np.uint8)
+    picture[:, 48:] = 200
+    across = neon(picture).astype(float).mean(axis=(0, 2))
+    tube = int(across.argmax())
+    assert 40 <= tube <= 52
+    assert across[tube] > 150
+    for step in (-1, 1):
+        away = [across[tube + step * distance] for distance in (0, 6, 12, 20)]
+        assert away == sorted(away, reverse=True)
+        assert away[0] > away[-1] + 100
+
+
+def test_the_colour_of_a_tube_tells_where_it_leads_and_what_is_warm() -> None:
+    upright = np.full((96, 96, 3), 60, np.uint8)
+    upright[:, 48:] = 200
+    level = np.ascontiguousarray(upright.transpose(1, 0, 2))
+    warm = upright.copy()
+    warm[:, :48] = (40, 60, 120)
+    cyan, violet, pink = (
+        cv2.GaussianBlur(neon(picture), (0, 0), 3.0)[44, 44].astype(int)
+        for picture in (upright, level, warm)
+    )
+    assert cyan[1] > cyan[2] + 60  # more green than red
+    assert violet[2] > violet[1] + 30
+    assert pink[2] > max(pink[0], pink[1]) + 20
+
+
 def test_the_looks_are_not_the_same() -> None:
     looks = [teacher(room()).astype(int) for teacher in TEACHERS]
     for number, look in enumerate(looks):
@@ -216,7 +251,7 @@ def test_smoothing_follows_the_edge_and_does_not_cross_it() -> None:
     assert smooth[20, 20] > 0.8
 
 
-@each
+@each_on_paper
 def test_a_photograph_keeps_its_lights_and_darks(teacher: Teacher) -> None:
     path = PHOTOS / "astronaut.png"
     if not path.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +48,9 @@ ROUNDED_MEANS: Final = (
 )
 FAST_LIMITS: Final = Limits(psnr_db=30.0, mean_difference=255.0)
 """What a CPU's reduced precision needs, so that `auto` takes it."""
+
+INT8_LIMITS: Final = Limits(psnr_db=35.0, mean_difference=255.0)
+"""What INT8 needs to be written at all."""
 
 Tick = Callable[[str, int, int], None]
 """Called with what is done, the frame's number and how many there are."""
@@ -193,6 +196,26 @@ class Prover:
         why += " (--precision f32 converts without FP16)"
         self._append(replace(step, why=why))
 
+    def prove_int8(self, path: Path) -> dict[str, dict[str, float]]:
+        """Compare the INT8 frame model at ``path`` with the original, in OpenVINO.
+
+        Returns:
+            What its own card keeps.
+
+        Raises:
+            RefusedError: it is not close enough.
+        """
+        before = len(self.steps)
+        for precision in ("f32", "bf16"):
+            self._try_engine(
+                path, "openvino", precision, INT8_LIMITS, required=True, of="INT8 model, "
+            )
+        found = self.steps[before:]
+        proofs = self.card_proofs(found)
+        # The card of the master has FP32 under these keys.
+        self.steps[before:] = [replace(step, key="") for step in found]
+        return proofs
+
     def prove_engine(self, path: Path, backend: str, precision: str, what: str) -> dict[str, int]:
         """Compare a compiled engine with the original, where its device is there.
 
@@ -225,23 +248,34 @@ class Prover:
             found: dict[str, int] = layers() if layers is not None else {}
             return found
 
-    def card_proofs(self) -> dict[str, dict[str, float]]:
-        """Return what the card keeps: every step that was measured and has a key."""
+    def card_proofs(self, steps: Sequence[Step] | None = None) -> dict[str, dict[str, float]]:
+        """Return what the card keeps: every step that was measured and has a key.
+
+        Of all steps so far, or of ``steps``.
+        """
         facts = {
             "against_original": float(self.original.levels is not None),
             "real_frames": float(self.real),
         }
-        measured = [step for step in self.steps if step.key and step.proof is not None]
+        chosen = self.steps if steps is None else steps
+        measured = [step for step in chosen if step.key and step.proof is not None]
         return {step.key: {**step.proof.for_card(), **facts} for step in measured if step.proof}
 
     def _try_engine(
-        self, path: Path, backend: str, precision: str, limits: Limits, *, required: bool
+        self,
+        path: Path,
+        backend: str,
+        precision: str,
+        limits: Limits,
+        *,
+        required: bool,
+        of: str = "",
     ) -> None:
         try:
             engine = open_engine(path, self.size, backend=backend, precision=precision)
         except EngineError:  # this machine does not have the precision: nothing to prove
             return
-        label = f"{backend} in {precision}"
+        label = f"{of}{backend} in {precision}"
         with engine:
             key = f"{backend}/{precision}"
             self._judge(label, engine.infer, limits, key=key, required=required)

@@ -73,9 +73,17 @@ def check_request(request: Request) -> None:
         raise SettingsError("--dynamic is for --to tensorrt and tensorrt-rtx; add one")
     if request.precision == "f32" and "onnx-f16" in request.targets:
         raise SettingsError("--to onnx-f16 contradicts --precision f32")
+    if "onnx-int8" in request.targets and request.frames is None:
+        raise SettingsError(
+            "--to onnx-int8 measures on real frames which numbers there are: add --frames CLIP"
+        )
     for target in request.targets:
         reason = None
-        if target == "tensorrt-rtx" and "current" not in request.gpus:
+        if target == "onnx-int8":
+            from engines.graphs import int8
+
+            reason = int8.why_not()
+        elif target == "tensorrt-rtx" and "current" not in request.gpus:
             from engines.nvidia import tensorrt_api
 
             reason = tensorrt_api.why_not(target)  # builds without a GPU
@@ -164,8 +172,11 @@ def check_products(request: Request, out: Path, size: Size) -> None:
         SettingsError: the report would replace another file of the conversion.
     """
     made = [out, out.with_name(f"{out.stem}.proof.png"), out.with_name(f"{out.stem}.refused.png")]
-    if "onnx-f16" in request.targets:
-        made.append(out.with_name(f"{out.stem}.f16.onnx"))
+    made += [
+        out.with_name(f"{out.stem}.{kind}.onnx")
+        for kind in ("f16", "int8")
+        if f"onnx-{kind}" in request.targets
+    ]
     made += [
         engine_file(out, backend, None if request.dynamic and backend != "openvino" else size)
         for backend in ("openvino", "tensorrt", "tensorrt-rtx")

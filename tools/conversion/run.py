@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     import onnx
 
 DRAFTS: Final = ".convert."
+CALIBRATION: Final = 3
+"""How many frames INT8 is measured on for each one that it is proven on."""
 LEFTOVER_AGE_S: Final = 24 * 60 * 60
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -159,7 +161,10 @@ class _Conversion:
         finished = []
         model = FrameModel.read(draft)
         for target in request.targets or default_targets():
-            finished += self._compile(target, model, half or master, prover)
+            if target == "onnx-int8":
+                finished.append(self._quantise(model, master, prover))
+            else:
+                finished += self._compile(target, model, half or master, prover)
         worst = min(
             (step for step in report.steps if step.proof is not None),
             key=lambda step: step.proof.psnr_db if step.proof else 0.0,
@@ -222,6 +227,28 @@ class _Conversion:
         inspected = prover.prove_engine(model.path, target, engine.precision, what)
         self.report.engines[-1] = replace(engine, inspected=inspected)
         return [engine.path]
+
+    def _quantise(self, model: FrameModel, master: onnx.ModelProto, prover: Prover) -> Path:
+        """Write the INT8 twin of the model, proven on frames that it was not measured on."""
+        from engines.graphs.int8 import to_int8
+
+        self._tick("INT8", 0, 1)
+        seen = {frame.tobytes() for frame in prover.frames}
+        count = (1 + CALIBRATION) * len(prover.frames)
+        chosen = proof_frames(self.request.frames, self.size, count).frames
+        unseen = [frame for frame in chosen if frame.tobytes() not in seen]
+        if not unseen:
+            self.report.notes.append("INT8 was measured on the frames of its own proof: give more")
+        path = model.path.with_name(f"{model.path.stem}.int8.onnx")
+        graph = to_int8(master, unseen or chosen)
+        card = replace(
+            self.card, architecture=f"{self.card.architecture}, INT8", proofs={}, measures={}
+        )
+        write_frame_model(graph, card, path)
+        proofs = prover.prove_int8(path)
+        write_frame_model(graph, replace(card, proofs=proofs), path)
+        self.report.notes.append(f"{path.name}: a filter by itself, with convolutions in INT8")
+        return path
 
     def _tick(self, what: str, done: int, total: int) -> None:
         if self.interrupted:

@@ -6,7 +6,8 @@ flipping it; what is steady in the teacher can become steady in the network.
 """
 
 from tools.train.teachers.comic import comic
+from tools.train.teachers.neon import neon
 from tools.train.teachers.pencil import pencil
 from tools.train.teachers.watercolour import watercolour
 
-__all__ = ["comic", "pencil", "watercolour"]
+__all__ = ["comic", "neon", "pencil", "watercolour"]

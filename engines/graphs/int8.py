@@ -1,0 +1,132 @@
+"""INT8 by post-training quantisation: convolutions in eight bits, the rest as it was.
+
+Weights become whole numbers with a scale for each channel, and so do the values between the
+convolutions, whose ranges are measured on frames (Jacob et al., "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018). What a convolution is off
+by on average goes into its bias (Nagel et al., "Data-Free Quantization Through Weight Equalization
+and Bias Correction", 2019). NNCF does that; the result is a frame model with the standard operators
+QuantizeLinear and DequantizeLinear, which OpenVINO and ONNX Runtime fuse into INT8 convolutions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import ConversionError
+from engines.graphs.graph_types import Names, one_line, read_by
+from engines.graphs.rows import in_rows
+
+if TYPE_CHECKING:
+    import onnx
+
+KEPT: Final = ("InstanceNormalization", "GroupNormalization", "Tanh", "Sigmoid", "Softmax", "Pow")
+"""Operators whose values stay in floating point: steep ones, and statistics."""
+MULTIPLIED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def why_not() -> str | None:
+    """Return None when graphs can be quantised here, else what to install."""
+    for package in ("nncf", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            return f"the package {package} is not installed (pip install 'pix2live[int8]')"
+    return None
+
+
+def to_int8(master: onnx.ModelProto, frames: Sequence[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """Return the frame model with its convolutions in INT8.
+
+    What comes behind the last convolution, where a value becomes a pixel, is not quantised, nor are
+    normalisations. ``master`` is not changed; the card is left out.
+
+    Args:
+        master: a frame model in FP32, without states.
+        frames: uint8 (H, W, 3) BGR of one size that the model takes: what it will see. Nobody
+            should see these again in a proof.
+
+    Raises:
+        ConversionError: a package is missing, or it cannot be quantised.
+    """
+    import onnx
+
+    reason = why_not()
+    if reason is not None:
+        raise ConversionError(f"INT8 needs another package: {reason}")
+    if not frames:
+        raise ConversionError("INT8 measures the ranges of values on frames, and there are none")
+    graph = in_rows(master)
+    if graph is None:
+        graph = onnx.ModelProto()
+        graph.CopyFrom(master)
+        del graph.metadata_props[:]
+    names = Names(graph.graph)
+    for node in graph.graph.node:  # NNCF tells them by their names
+        node.name = node.name or names.new(f"{node.op_type.lower()}")
+    try:
+        with _quiet():
+            quantised = _quantised(graph, [{"frame": frame[None]} for frame in frames])
+    except Exception as error:  # NNCF, ONNX Runtime and onnx each raise their own
+        raise ConversionError(f"NNCF cannot quantise this network: {one_line(error)}") from error
+    if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
+        raise ConversionError("there is nothing to quantise in this network")
+    return quantised
+
+
+def _quantised(graph: onnx.ModelProto, given: list[dict[str, Any]]) -> onnx.ModelProto:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # asks nobody
+    import nncf
+
+    found = {node.op_type for node in graph.graph.node}
+    quantised: onnx.ModelProto = nncf.quantize(
+        graph,
+        nncf.Dataset(given),
+        # Ranges that need not be symmetric: half of the values behind a ReLU would never be used.
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(given),
+        ignored_scope=nncf.IgnoredScope(
+            names=_end(graph.graph), types=[kind for kind in KEPT if kind in found]
+        ),
+    )
+    return quantised
+
+
+def _end(graph: onnx.GraphProto) -> list[str]:
+    """Return the names of the nodes behind the last convolution."""
+    last = max(
+        (place for place, node in enumerate(graph.node) if node.op_type in MULTIPLIED), default=-1
+    )
+    if last < 0:
+        raise ConversionError("it has no convolutions")
+    reached, names = set(graph.node[last].output), []
+    for node in graph.node[last + 1 :]:
+        if reached & read_by(node):
+            reached |= set(node.output)
+            names.append(node.name)
+    return names
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """NNCF shows progress bars and logs what it does: not for the person who converts."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        logger.setLevel(level)
