@@ -18,6 +18,7 @@ pictures are those of PyTorch (35 dB or more).
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import sys
 import tempfile
@@ -142,18 +143,20 @@ def measured(
     )
     facts["most cores that others used in a round"] = round(found[-1][0], 2)
     fps = {label: [done[label] for _, done in found] for label in each}
+    each.clear()  # with what they hold
+    gc.collect()
     ratios = {
         f"{ours} / {theirs}": round(common.ratio(fps, ours, theirs), 2)
         for ours, theirs in [
-            *((OURS, other) for other in each if other not in (OURS, ENGINE, INT8)),
+            *((OURS, other) for other in fps if other not in (OURS, ENGINE, INT8)),
             (ENGINE, BARE),
-            *((INT8, other) for other in (OURS, PYTORCH) if INT8 in each),
+            *((INT8, other) for other in (OURS, PYTORCH) if INT8 in fps),
         ]
     }
     kept = {
         f"{ours} / {theirs} >= {least}": common.ratio(fps, ours, theirs) >= least
         for ours, theirs, least in CLAIMS
-        if ours in each
+        if ours in fps
     }
     for what in ("psnr_db from PyTorch", "psnr_db from PyTorch, INT8"):
         if what in facts:

@@ -44,6 +44,12 @@ HEADER = struct.Struct("<5I")
 """Of a picture: index, the page's number, age in us, width, height."""
 NO_NUMBER = 0xFFFFFFFF
 
+LEAVING = {
+    "start": "its camera was started again",
+    "watch": "its page watches another one",
+    "stop": "its camera was stopped",
+}
+"""What those who watch are told when a page asks for something else."""
 BAD_MESSAGE, TOO_MANY = 1008, 1013
 """Codes with which a socket is closed (RFC 6455, section 7.4)."""
 
@@ -126,7 +132,7 @@ class PageSocket:
         if kind in ("start", "watch", "stop"):
             # Here, not in the task: what leaves must not be cancelled half-way.
             await self._give_up_joining()
-            await self._leave(f"its page has asked to {kind}")
+            await self._leave(LEAVING[kind])
         if kind in ("start", "watch"):
             self._joining = asyncio.create_task(self._carry_out(command, message))
         else:
