@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 
 from realtime.sinks.browser import Picture
+
+MOST_PUBLISHED = 64
+"""Pictures that a loop finds which did not come to them for seconds."""
 
 
 class Subscription:
@@ -55,7 +58,7 @@ class Broadcast:
         self._loop = loop
         self._subscriptions: set[Subscription] = set()
         self._wanted: Counter[str] = Counter()
-        self._newest: Picture | None = None
+        self._published: deque[Picture] = deque(maxlen=MOST_PUBLISHED)
         self._closed = False
 
     @property
@@ -83,9 +86,9 @@ class Broadcast:
         return self._wanted[kind] > 0
 
     def publish(self, picture: Picture) -> None:
-        self._newest = picture  # a busy loop finds the newest one only
         if self._closed:
             return
+        self._published.append(picture)
         try:
             self._loop.call_soon_threadsafe(self._spread)
         except RuntimeError:  # the loop has ended
@@ -98,9 +101,8 @@ class Broadcast:
             subscription.close()
 
     def _spread(self) -> None:
-        picture, self._newest = self._newest, None
-        if picture is None:
-            return
-        for subscription in self._subscriptions:
-            if (picture.jpeg if subscription.kind == "jpeg" else picture.pixels) is not None:
-                subscription.put(picture)
+        while self._published:  # of several, who looks gets the newest, and counts the others
+            picture = self._published.popleft()
+            for subscription in self._subscriptions:
+                if (picture.jpeg if subscription.kind == "jpeg" else picture.pixels) is not None:
+                    subscription.put(picture)

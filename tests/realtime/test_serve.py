@@ -60,11 +60,15 @@ def test_the_freshest_picture_wins_on_the_way_in_and_all_are_counted(served: Ser
             numbers = []
             while not numbers or numbers[-1] != 39:
                 numbers.append((await page.picture())[1])
-            return numbers, await page.hear("stats")
+            for _ in range(20):  # each place counts a moment after its frame has gone on
+                stats = await page.hear("stats")
+                if stats["dropped_total"] >= 40 - len(numbers):
+                    break
+            return numbers, stats
 
     numbers, stats = run(page())
     assert numbers == sorted(set(numbers))
-    assert stats["dropped_total"] == 40 - len(numbers)
+    assert stats["dropped_total"] == 40 - len(numbers), stats["dropped"]
 
 
 def test_a_page_that_does_not_answer_gets_three_pictures_and_then_the_newest(
