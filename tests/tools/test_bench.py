@@ -160,6 +160,8 @@ def test_what_was_measured_until_the_end_is_written(tmp_path: Path, stop: signal
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Under nohup it would be ignored, and the bench rightly leaves it at that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
