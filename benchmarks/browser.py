@@ -139,10 +139,10 @@ def through_the_page(browser: Any, address: str, transport: str, seconds: float)
     }
 
 
-def watchers_cost(film: Path, seconds: float, rounds: int) -> dict[str, Any]:
+def watchers_cost(seconds: float, rounds: int) -> dict[str, Any]:
     """Return what part of a core each watcher takes of the server, alternating with and without."""
     found = []
-    with server(str(film), "--size", "640x360") as (address, process):
+    with server("test-pattern:640x360@30") as (address, process):
         for _ in range(rounds):
             without = asyncio.run(watched(address, process, 1, seconds))
             beside = asyncio.run(watched(address, process, 1 + WATCHERS, seconds))
@@ -256,8 +256,7 @@ def main() -> None:
                 print(result["visits"], file=sys.stderr)
             if asked.minutes:
                 result["memory"] = memory(browser, address, process, asked.minutes)
-        clip = common.clip(Path(folder))
-        result["watcher_percent_of_a_core"] = watchers_cost(clip, asked.seconds, asked.rounds)
+        result["watcher_percent_of_a_core"] = watchers_cost(asked.seconds, asked.rounds)
     common.save("browser", result)
 
 

@@ -171,7 +171,10 @@ def test_what_was_measured_until_the_end_is_written(tmp_path: Path, stop: signal
     time.sleep(1)  # some rounds
     mine = children.read_text().split()
     process.send_signal(stop)
-    said, _ = process.communicate(timeout=60)
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + stop, said
     found = results.read(tmp_path / "a.json")
     assert not found.finished
