@@ -133,7 +133,8 @@ def browser(found: Results) -> list[str]:
             f"{found[key][f'round_trip_{part}_ms']['median']:.0f} ms" for part in ("p50", "p95")
         ]
         lines.append(row(name, f"{found[key]['fps']['median']:.0f}", *trip))
-    more = [f"Each added watcher: {found['watcher_percent_of_a_core']['median']:.1f} % of a core."]
+    most = found["watcher_percent_of_a_core"]["max"]
+    more = [f"Each added watcher took {most:.1f} % of a core at most, of the rounds."]
     if (visits := found.get("visits")) is not None:
         (before, after), (had, has) = visits["threads"], visits["handles"]
         more.append(
