@@ -28,13 +28,13 @@ from prometheus_client.registry import Collector
 from engines import FrameModel, Pix2liveError, SettingsError
 from realtime.crossfade import check_crossfade
 from realtime.stats import Ages
+from realtime.web.guard import MOST_BODY_BYTES
 from realtime.web.keys import SESSIONS
 from realtime.web.session import Session
 from realtime.web.sessions import FilterError, Sessions
 from realtime.web.streams import STALLED_S, Places, Reader, find_session, refusal
 from realtime.web.thumbnails import Thumbnails
 
-MOST_BODY_BYTES: Final = 65_536
 BODY_WITHIN_S: Final = 10.0
 SWITCH_KEYS: Final = ("session", "filter", "crossfade_ms")
 STATS_EVERY_S: Final = 1.0

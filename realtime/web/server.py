@@ -15,12 +15,11 @@ from engines import SinkError
 from realtime.web import api, streams
 from realtime.web.addresses import Access
 from realtime.web.connection import accept
-from realtime.web.guard import protect
+from realtime.web.guard import MOST_BODY_BYTES, protect
 from realtime.web.keys import SESSIONS, SOCKETS
 from realtime.web.sessions import Sessions
 from realtime.web.socket import handle
 
-LARGEST_BODY = 65_536
 STOPS_WITHIN_S = 5.0
 CONTENT_TYPES = {
     ".html": "text/html",
@@ -53,7 +52,7 @@ class WebServer:
         access = replace(access, port=self.port)
         self._sessions = sessions
         self._tls = tls
-        app = web.Application(client_max_size=LARGEST_BODY)
+        app = web.Application(client_max_size=MOST_BODY_BYTES)
         protect(app, access)
         app[SESSIONS] = sessions
         app[SOCKETS] = set()

@@ -170,8 +170,9 @@ class Session:
             time.sleep(COMPILING_LOOK_S)  # another engine stands in; the first one comes first
         self.pipeline.switch(wish.model, crossfade_ms=wish.crossfade_ms, wait=True)
 
-    async def broadcast(self) -> Broadcast:
-        """Return the translated pictures."""
+    @property
+    def broadcast(self) -> Broadcast:
+        """The translated pictures."""
         return self._filtered
 
     async def subscribe(self, view: str = "filtered") -> Subscription:

@@ -84,7 +84,7 @@ class PageSocket:
         self._joining: asyncio.Task[None] | None = None
         """Opening a filter may take a while, in which the page must be heard."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._under_way: dict[int, float] = {}
+        self._under_way: set[int] = set()
         self._room = asyncio.Event()
         self._heard_s = time.monotonic()
         self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
@@ -221,10 +221,9 @@ class PageSocket:
             raise SettingsError(reason)
         if self._peer is not None:
             await self._peer.close()
-        audience = await session.broadcast()
         self._peer = Peer(
             session.browser,
-            lambda: audience.subscribe("pixels"),
+            lambda: session.broadcast.subscribe("pixels"),
             session.pipeline.size or session.browser.size,
             on_gone=lambda reason: self._tell({"type": "failed", "what": "peer", "error": reason}),
         )
@@ -233,8 +232,7 @@ class PageSocket:
 
     async def _shown(self, message: dict[str, Any]) -> None:
         index = _integer(message, "index")
-        for waiting in [item for item in self._under_way if item <= index]:
-            del self._under_way[waiting]
+        self._under_way = {item for item in self._under_way if item > index}
         self._room.set()
         round_trip_ms = message.get("round_trip_ms")
         if not isinstance(round_trip_ms, (int, float)) or not 0 <= round_trip_ms < 60_000:
@@ -291,7 +289,7 @@ class PageSocket:
                 picture = await subscription.next()
                 if picture is None:
                     return
-                self._under_way[picture.index] = time.monotonic()
+                self._under_way.add(picture.index)
                 await self._socket.send_bytes(packed(picture))
 
     async def _wait_for_room(self) -> None:

@@ -222,7 +222,7 @@ class _Streams:
             return response
         early = BARE_HEADERS if "Mozilla/" in request.headers.get("User-Agent", "") else b""
         with self._places.take(request.remote, MOST_STREAMS, STREAMS_OF_CLIENT, "streams"):
-            subscription = (await session.broadcast()).subscribe()
+            subscription = session.broadcast.subscribe()
             reader = Reader(request, response, self._stalled_s)
             try:
                 await reader.open()
@@ -239,7 +239,7 @@ class _Streams:
         session = find_session(request)
         if request.method == "HEAD":
             return web.Response(content_type="image/jpeg", headers={"Cache-Control": "no-store"})
-        subscription = (await session.broadcast()).subscribe()
+        subscription = session.broadcast.subscribe()
         try:
             picture = await asyncio.wait_for(subscription.next(), self._frame_within_s)
         except asyncio.TimeoutError as error:

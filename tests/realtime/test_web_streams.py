@@ -275,11 +275,11 @@ def test_a_stream_that_cannot_begin_leaves_its_place(
     session = next(iter(local.sessions))
     wait_for(lambda: session.watchers == 0, "a watcher was left")
 
-    async def full() -> None:
+    def full(_: Session) -> None:
         raise web.HTTPConflict(text="this view cannot be had")
 
     with monkeypatch.context() as broken:
-        broken.setattr(session, "broadcast", full)
+        broken.setattr(Session, "broadcast", property(full))
         for _ in range(3):
             assert local.request("/stream.mjpg")[0].status == 409
     open_stream(local, "/stream.mjpg").close()
