@@ -26,8 +26,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from engines import FrameModel, Pix2liveError, SettingsError
-from realtime.crossfade import check_crossfade
 from realtime.stats import Ages
+from realtime.web.fade import read_crossfade
 from realtime.web.guard import MOST_BODY_BYTES
 from realtime.web.keys import SESSIONS
 from realtime.web.session import Session
@@ -319,13 +319,8 @@ def read_switch(body: bytes) -> dict[str, Any]:
         raise refusal(400, "filter must be the name of a filter; /api/filters lists them")
     if not isinstance(wish.get("session"), (str, type(None))):
         raise refusal(400, "session must be the id of a session; without it: the local one")
-    milliseconds = wish.get("crossfade_ms", 0)
-    if type(milliseconds) not in (int, float):
-        raise refusal(400, "crossfade_ms must be a number")
     try:
-        crossfade_ms = check_crossfade(float(milliseconds))
-    except OverflowError as error:
-        raise refusal(400, "crossfade_ms is too large") from error
+        crossfade_ms = read_crossfade(wish)
     except SettingsError as error:
         raise refusal(400, str(error)) from error
     return {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSMsgType, web
 
 from engines import FrameModel, Pix2liveError, SettingsError
-from realtime.crossfade import check_crossfade
 from realtime.sinks.browser import DEFAULT_QUALITY, Picture
 from realtime.web.broadcast import Subscription
+from realtime.web.fade import read_crossfade
 from realtime.web.keys import SESSIONS, SOCKETS
 from realtime.web.limits import Bucket
 from realtime.web.session import OvertakenError, Session
@@ -194,10 +194,7 @@ class PageSocket:
     async def _switch(self, message: dict[str, Any]) -> None:
         session = self._steered()
         model = self._sessions.model(message.get("filter"))
-        fade_ms = message.get("crossfade_ms", 0.0)
-        if isinstance(fade_ms, bool) or not isinstance(fade_ms, (int, float)):
-            raise SettingsError("crossfade_ms is a number")
-        self._spawn(self._switch_to(session, model, check_crossfade(fade_ms)))
+        self._spawn(self._switch_to(session, model, read_crossfade(message)))
 
     async def _switch_to(self, session: Session, model: FrameModel, fade_ms: float) -> None:
         """Wait for the switch beside hearing the page; one that was overtaken is none."""

@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,17 +111,10 @@ def launched(tool: Playwright, camera: Path | None) -> Iterator[Browser]:
         browser.close()
 
 
-@contextlib.contextmanager
-def serving_beside(*words: Any, **options: Any) -> Iterator[Serving]:
-    """Serve, begun and ended in another thread: the one of playwright has a loop that runs."""
+def serve(source: str | None = None, **options: Any) -> Serving:
+    """Serve the filters of these tests until the block ends."""
     options.setdefault("filters", {name: load_filter(name) for name in FILTERS})
-    server = serving(*words, **options)
-    with ThreadPoolExecutor(1) as beside:
-        served = beside.submit(server.__enter__).result()
-        try:
-            yield served
-        finally:
-            beside.submit(server.__exit__, None, None, None).result()
+    return serving(source, **options)
 
 
 class Tab:
@@ -298,14 +290,6 @@ class Translator:
         """Close all engines."""
         for engine in self._engines.values():
             engine.close()
-
-
-def wait_for(check: Callable[[], object]) -> None:
-    """Wait until ``check`` gives something true."""
-    ends_s = time.monotonic() + WAITS_S
-    while not check():
-        assert time.monotonic() < ends_s
-        time.sleep(0.02)
 
 
 def looks_like(differences: dict[str, float], most: float) -> str:

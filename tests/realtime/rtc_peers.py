@@ -9,9 +9,9 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import av
 import numpy as np
@@ -26,6 +26,7 @@ from realtime.web.broadcast import Broadcast
 from realtime.web.rtc import Peer
 from realtime.web.strip import HEIGHT_PX, draw_strip, read_strip
 
+P = ParamSpec("P")
 aiortc = pytest.importorskip("aiortc", reason="WebRTC is an extra")
 WIDTH, HEIGHT = SIZE = 192, 96
 LATE_S = 60.0
@@ -172,6 +173,29 @@ class Server:
             self.broadcast.close()
             self.source.cancel()
             self._thread.join()
+
+
+@contextlib.asynccontextmanager
+async def meeting() -> AsyncIterator[tuple[Page, Peer, Server]]:
+    """Make a page and the server's peer for it, not connected yet; the server is closed first."""
+    page = Page()
+    try:
+        async with Server().running() as server:
+            yield page, server.peer(), server
+    finally:
+        await page.close()
+
+
+def on_a_loop(
+    test: Callable[P, Coroutine[Any, Any, None]],
+) -> Callable[P, None]:
+    """Make a test that pytest can call of a coroutine function, by `run` (a decorator)."""
+
+    @wraps(test)
+    def called(*args: P.args, **options: P.kwargs) -> None:
+        run(lambda: test(*args, **options))
+
+    return called
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

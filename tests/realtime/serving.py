@@ -1,18 +1,18 @@
-"""A real server in a thread of its own, with real engines; and a page without a browser."""
+"""The real server, with real engines; and a page without a browser."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import struct
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiohttp
 import cv2
 import numpy as np
+from loopback import PATIENCE_S, LoopThread
 
 from engines import Engine, FrameModel, Pixels, filter_names, load_filter, open_engine
 from realtime import Pipeline
@@ -24,20 +24,38 @@ from realtime.web.sessions import Sessions
 from realtime.web.strip import HEIGHT_PX, draw_strip
 
 T = TypeVar("T")
-TIMEOUT_S = 60.0
 
 
-class Serving:
-    """A server at loopback, and its loop."""
+class Serving(LoopThread):
+    """A server at loopback; ``source`` is that of the local session."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sessions: Sessions, server: WebServer):
-        self.loop, self.sessions, self.server = loop, sessions, server
-        self.port = server.port
+    def __init__(
+        self,
+        source: str | None,
+        *,
+        most: int,
+        token: str | None,
+        filters: Mapping[str, FrameModel],
+        make: Any,
+    ) -> None:
+        super().__init__()
+        try:
+            self.call(self._begin(source, Sessions(make, filters, most=most), token))
+        except BaseException:
+            self._stop()
+            raise
+        self.port = self.server.port
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run something on the server's loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(TIMEOUT_S)
+    async def _begin(self, source: str | None, sessions: Sessions, token: str | None) -> None:
+        self.sessions = sessions
+        self.server = WebServer(sessions, Access(addresses_of("127.0.0.1"), 0, token), "127.0.0.1")
+        if source is not None:
+            await sessions.start_local(source)
+        await self.server.start()
+
+    async def _end(self) -> None:
+        await self.server.close()
 
 
 def pipeline(source: Source | str, model: FrameModel, sink: Sink) -> Pipeline:
@@ -45,7 +63,6 @@ def pipeline(source: Source | str, model: FrameModel, sink: Sink) -> Pipeline:
     return Pipeline(source, engine, [sink], mode="freshest", overlay=False)
 
 
-@contextmanager
 def serving(
     source: str | None = None,
     *,
@@ -53,42 +70,10 @@ def serving(
     token: str | None = None,
     filters: Mapping[str, FrameModel] | None = None,
     make: Any = pipeline,
-) -> Iterator[Serving]:
-    """Serve until the block ends; ``source`` is that of the local session."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="serving")
-    thread.start()
+) -> Serving:
+    """Serve until the block ends."""
     offered = filters or {name: load_filter(name) for name in filter_names()}
-
-    async def begin() -> Serving:
-        sessions = Sessions(make, offered, most=most)
-        access = Access(addresses_of("127.0.0.1"), 0, token)
-        server = WebServer(sessions, access, "127.0.0.1")
-        if source is not None:
-            await sessions.start_local(source)
-        await server.start()
-        return Serving(loop, sessions, server)
-
-    try:
-        served = asyncio.run_coroutine_threadsafe(begin(), loop).result(TIMEOUT_S)
-        try:
-            yield served
-        finally:
-            served.call(served.server.close())
-            served.call(_cancel_all())
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(TIMEOUT_S)
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-async def _cancel_all() -> None:
-    """Cancel what lingers: connections that had not sent everything."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    return Serving(source, most=most, token=token, filters=offered, make=make)
 
 
 class Page:
@@ -105,7 +90,7 @@ class Page:
     async def hear(self, *kinds: str) -> dict[str, Any]:
         """Return the next JSON message of one of ``kinds`` (default: any but stats)."""
         while True:
-            message = await self.socket.receive(TIMEOUT_S)
+            message = await self.socket.receive(PATIENCE_S)
             assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
             if message.type is aiohttp.WSMsgType.TEXT:
                 found: dict[str, Any] = json.loads(message.data)
@@ -130,7 +115,7 @@ class Page:
     async def picture(self, *, answer: bool = True) -> tuple[int, int, Pixels]:
         """Return index, number and pixels of the next picture."""
         while True:
-            message = await self.socket.receive(TIMEOUT_S)
+            message = await self.socket.receive(PATIENCE_S)
             assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
             if message.type is aiohttp.WSMsgType.BINARY:
                 break

@@ -32,11 +32,11 @@ from browsing import (
     looks_like,
     off,
     off_in_the_square,
-    serving_beside,
+    serve,
     tab,
-    wait_for,
 )
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from loopback import wait_for
+from playwright.sync_api import Browser, Playwright
 from serving import Serving, pipeline
 
 from engines import FrameModel, Pixels
@@ -58,48 +58,16 @@ SLOW_S, UNDER_WAY = 0.2, 10
 
 
 @pytest.fixture(scope="module")
-def tool() -> Iterator[Playwright]:
-    with sync_playwright() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser(tool: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with launched(tool, film(tmp_path_factory.mktemp("film"), SIZE)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def phone(tool: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def phone(chromium: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Its camera stands upright."""
-    with launched(tool, film(tmp_path_factory.mktemp("film"), UPRIGHT)) as found:
+    with launched(chromium, film(tmp_path_factory.mktemp("film"), UPRIGHT)) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def translated() -> Iterator[Translator]:
-    found = Translator()
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
-    with serving_beside() as found:
-        yield found
-
-
-@pytest.fixture
-def served(server: Serving) -> Serving:
-    """All that came before have gone."""
-    wait_for(lambda: not server.sessions.running)
-    return server
 
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Serving]:
     """A server with a camera of its own."""
-    with serving_beside("test-pattern:160x120@15") as found:
+    with serve("test-pattern:160x120@15") as found:
         yield found
 
 
@@ -270,6 +238,21 @@ def test_watching_a_camera_of_the_server(
         wait_for(lambda: next(iter(local.sessions)).watchers == 0)
 
 
+def test_who_compares_while_watching_still_sees_the_age(browser: Browser, local: Serving) -> None:
+    with tab(browser, local.url, camera=False) as page:
+        page.see()
+        page.until(lambda: age(page).isdigit(), "the age")
+        # No answer to a small request from now on: what is known of the way must be enough.
+        page.page.route("**/page/icon.svg", lambda _: None)
+        page.page.click("#compare")
+        page.until(lambda: off(*page.picture()) > 5, "both pictures")
+        page.until(lambda: age(page).isdigit(), "the age")
+
+
+def age(page: Tab) -> str:
+    return page.page.inner_text("#age")
+
+
 def test_the_own_camera_beside_that_of_the_server(browser: Browser, local: Serving) -> None:
     with tab(browser, local.url) as page:
         page.see()
@@ -305,7 +288,7 @@ def test_others_watch_by_a_link(browser: Browser, served: Serving, translated: T
 
 def test_a_full_server_says_so_and_may_be_tried_again(browser: Browser) -> None:
     with (
-        serving_beside(most=1) as served,
+        serve(most=1) as served,
         tab(browser, served.url) as one,
         tab(browser, served.url) as two,
     ):
@@ -323,7 +306,7 @@ def test_a_full_server_says_so_and_may_be_tried_again(browser: Browser) -> None:
 
 
 def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None:
-    with serving_beside() as served, tab(browser, served.url, unreachable=True) as page:
+    with serve() as served, tab(browser, served.url, unreachable=True) as page:
         page.start("pencil")
         first = page.session
         served.call(served.server.close())
@@ -364,7 +347,7 @@ def test_pictures_of_a_slow_engine_do_not_pile_up(
         script = f"window.pix2live.stats({seconds}).roundTrip.{part} ?? Infinity"
         return float(page.page.evaluate(script))
 
-    with serving_beside(make=make) as served, tab(browser, served.url) as page:
+    with serve(make=make) as served, tab(browser, served.url) as page:
         page.start("comic", transport)
         page.see(30)
         normal_ms = age_ms(page, "p95", 2.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,9 @@ from browsing import (
     get_to_look_like,
     launched,
     off,
-    serving_beside,
     tab,
-    wait_for,
 )
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright
 from serving import Serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -45,38 +42,6 @@ WITH_NAMES = {
     *("button", "combobox", "textbox", "slider", "radio", "radiogroup", "checkbox"),
     *("image", "link", "heading", "DisclosureTriangle"),
 }
-
-
-@pytest.fixture(scope="module")
-def tool() -> Iterator[Playwright]:
-    with sync_playwright() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser(tool: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with launched(tool, film(tmp_path_factory.mktemp("film"), SIZE)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def translated() -> Iterator[Translator]:
-    found = Translator()
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
-    with serving_beside() as found:
-        yield found
-
-
-@pytest.fixture
-def served(server: Serving) -> Serving:
-    """All that came before have gone."""
-    wait_for(lambda: not server.sessions.running)
-    return server
 
 
 def test_a_snapshot_is_what_is_shown(browser: Browser, served: Serving) -> None:
@@ -171,11 +136,42 @@ def test_everything_has_a_name(browser: Browser, served: Serving) -> None:
         assert page.page.get_attribute("html", "lang") == "en"
 
 
+COLOURS = """() => ["mode-camera", "mode-watch", "modes"].map((id) => {
+  const { borderTopColor, backgroundColor, color } = getComputedStyle(document.getElementById(id));
+  return [borderTopColor, backgroundColor, color];
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_chosen_mode_stands_out(browser: Browser, served: Serving, scheme: str) -> None:
+    with tab(browser, served.url, color_scheme=scheme) as page:
+        page.ready()
+        page.page.evaluate("document.getElementById('mode-camera').ariaPressed = 'true'")
+        page.page.wait_for_timeout(400)  # colours change gradually
+        (edge, ground, words), (_, plain, _), (_, around, _) = page.page.evaluate(COLOURS)
+        assert plain == "rgba(0, 0, 0, 0)", "the other one has the colour of what is around"
+        assert edge.startswith("rgb("), "not transparent"
+        assert contrast(edge, around) >= 3.0  # WCAG 2.2, 1.4.11
+        assert contrast(words, ground) >= 4.5  # 1.4.3
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, 1 to 21, as WCAG 2.2 defines it."""
+
+    def luminance(colour: str) -> float:
+        values = np.array([int(value) for value in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def test_a_phone_held_upright(
-    tool: Playwright, served: Serving, translated: Translator, tmp_path: Path
+    chromium: Playwright, served: Serving, translated: Translator, tmp_path: Path
 ) -> None:
     with (
-        launched(tool, film(tmp_path, UPRIGHT)) as browser,
+        launched(chromium, film(tmp_path, UPRIGHT)) as browser,
         tab(browser, f"{served.url}/?debug", **PHONE) as page,
     ):
         page.ready()
@@ -219,8 +215,8 @@ def test_who_does_not_allow_the_camera_is_told_how(browser: Browser, served: Ser
         page.see()
 
 
-def test_who_has_no_camera_is_told_so(tool: Playwright, served: Serving) -> None:
-    with launched(tool, None) as browser, tab(browser, served.url) as page:
+def test_who_has_no_camera_is_told_so(chromium: Playwright, served: Serving) -> None:
+    with launched(chromium, None) as browser, tab(browser, served.url) as page:
         page.ready()
         page.page.click("#start")
         page.get_to("failed")

@@ -1,20 +1,18 @@
-"""What the tests of the web API share: a real server on loopback with real sessions."""
+"""What the tests of the web API share: its routes alone, with real sessions, and a reader."""
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 from aiohttp import web
+from loopback import PATIENCE_S, AppServer, wait_for
 
 from engines import Engine, FrameModel, Pixels, load_filter
 from engines.backends.identity import IdentityEngine
@@ -25,17 +23,15 @@ from realtime.web.keys import SESSIONS
 from realtime.web.session import Session
 from realtime.web.sessions import Sessions
 
-T = TypeVar("T")
-PATIENCE_S = 60.0
-"""How long anything may take here before it counts as broken."""
-
 
 def identity(_: FrameModel | None) -> Engine:
     return IdentityEngine(None)
 
 
-class Server:
-    """An application on a free port of loopback; its loop has a thread of its own."""
+class Server(AppServer):
+    """Routes and real sessions, without a guard."""
+
+    run = AppServer.call
 
     def __init__(
         self,
@@ -48,54 +44,20 @@ class Server:
         def make(source: Source | str, model: FrameModel | None, sink: Sink) -> Pipeline:
             return Pipeline(source, engine(model), [sink], mode="freshest")
 
-        self.tls = tls
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
+        self._routes = routes
         self.sessions = Sessions(make, filters or {"comic": load_filter("comic")})
-        self.port = self.run(self._open(routes))
+        super().__init__(tls=tls, access_log=None, shutdown_timeout=5.0, lingering_time=0.5)
         self.tasks_before = len(self.tasks())
 
-    async def _open(self, routes: Iterable[web.RouteDef]) -> int:
+    def _application(self) -> web.Application:
         app = web.Application()
         app[SESSIONS] = self.sessions
-        app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0, lingering_time=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
-        await site.start()
-        port: int = self._runner.addresses[0][1]
-        return port
+        app.add_routes(self._routes)
+        return app
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the server's loop, and return what it returns."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
-        return future.result(PATIENCE_S)
-
-    def tasks(self) -> set[str]:
-        """Return the names of the tasks of the loop, but for the one that looks."""
-
-        async def look() -> set[str]:
-            return {task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}}
-
-        return self.run(look())
-
-    def close(self) -> None:
-        async def end() -> None:
-            await self.sessions.close()
-            await self._runner.cleanup()
-            await self.loop.shutdown_default_executor()
-
-        self.run(end())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(PATIENCE_S)
-        self.loop.close()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def _end(self) -> None:
+        await self.sessions.close()
+        await super()._end()
 
     def request(
         self, path: str, body: bytes | None = None, method: str = "", **headers: str
@@ -172,13 +134,6 @@ class Listener:
             raise EOFError
         self.read_bytes += len(chunk)
         self._rest += chunk
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up_s, what
-        time.sleep(0.01)
 
 
 def show(session: Session, pixels: Pixels) -> None:

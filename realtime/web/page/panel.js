@@ -81,7 +81,8 @@ export function renderFigures(find, show) {
   if (watching) {
     const { way_ms } = show.run;
     age_ms = way_ms === null || serverAge_ms === null ? null : serverAge_ms + way_ms;
-    most_ms = age_ms === null ? null : summary.serverAge.p95 + way_ms;
+    const serverMost_ms = summary.serverAge.p95;
+    most_ms = way_ms === null || serverMost_ms === null ? null : serverMost_ms + way_ms;
   }
   if (!runs) age_ms = most_ms = null;
   setText(find("age-name"), watching ? "Age, estimated" : "Camera to screen");

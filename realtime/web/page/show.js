@@ -45,6 +45,8 @@ export class Show {
   /** Width and height of the pictures that are sent, in pixels. */
   #sent = [0, 0];
   #advice = new Advice();
+  /** Round trips of small requests, in milliseconds; while the line stays, they hold. */
+  #pings = [];
   #autoTransport = "websocket";
   #turn = 0;
   #tries = 0;
@@ -280,7 +282,7 @@ export class Show {
     } else {
       if (info.size?.length === 2) stage.resize(...info.size);
       const view = stage.compare ? "side-by-side" : "filtered";
-      this.run = new Watching({ link, stage, measures, view });
+      this.run = new Watching({ link, stage, measures, view, pings: this.#pings });
     }
     this.#set(isCamera ? "live" : "watching");
   }
@@ -306,6 +308,7 @@ export class Show {
     if (!this.wanted || ["failed", "full"].includes(this.state)) return;
     if (this.state === "ended" && !isStopping) return;
     this.#closeRun();
+    this.#pings = [];
     const seconds = RETRY_AFTER_S[Math.min(this.#tries++, RETRY_AFTER_S.length - 1)];
     this.#set("reconnecting", words.goneProblem(seconds));
     this.#retryTimer = setTimeout(() => this.retry(), seconds * 1000);

@@ -15,19 +15,23 @@ export class Watching {
   #downlink;
   #isDouble;
   #bitmap = null;
-  #pings = [];
+  #pings;
   #timer;
 
   /**
    * @param {{link: import("./link.js").Link, stage: import("./stage.js").Stage,
-   *   measures: import("./measures.js").Measures, view: "filtered"|"side-by-side"}} parts
+   *   measures: import("./measures.js").Measures, view: "filtered"|"side-by-side",
+   *   pings: number[]}} parts `pings`: the latest round trips, of the run before too: the way is
+   *   the same.
    */
-  constructor({ link, stage, measures, view }) {
+  constructor({ link, stage, measures, view, pings }) {
     this.#stage = stage;
     this.#measures = measures;
     this.#isDouble = view === "side-by-side";
+    this.#pings = pings;
     this.#downlink = new Downlink(link, (bitmap, picture) => this.#show(bitmap, picture));
     this.#timer = setInterval(() => this.#ping(), PING_EVERY_MS);
+    this.#ping();
   }
 
   /** Half of the quickest request and its answer of late, in milliseconds; null while unknown. */
