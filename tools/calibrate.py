@@ -23,7 +23,7 @@ from realtime.effects.calibration import (
     is_new,
 )
 from tools.markers import write_printable
-from tools.option_types import SizeType
+from tools.option_types import size_and_seconds
 from tools.report import counted
 
 ENOUGH_VIEWS: Final = 25
@@ -50,8 +50,10 @@ Report = Callable[[int, int], None]
     metavar="FILE.png",
     help="Write the board to print (A4 or letter, landscape), and nothing else.",
 )
-@click.option(
-    "--size", type=SizeType(), help="Ask a camera for this size: the one to be used later."
+@size_and_seconds(
+    "Ask a camera for this size: the one to be used later.",
+    "How long to look at a camera.",
+    seconds=LIVE_SECONDS,
 )
 @click.option(
     "--views",
@@ -59,13 +61,6 @@ Report = Callable[[int, int], None]
     default=ENOUGH_VIEWS,
     show_default=True,
     help="Different views of the board that are enough.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(1, 3600),
-    default=LIVE_SECONDS,
-    show_default=True,
-    help="How long to look at a camera.",
 )
 @click.pass_context
 def calibrate(

@@ -28,7 +28,7 @@ from realtime.sinks.pattern_window import PatternWindow
 from realtime.sinks.window import why_no_window
 from realtime.sources.filmed import FilmedSource
 from tools import environment
-from tools.option_types import SizeType, precision_option
+from tools.option_types import precision_option, size_and_seconds
 from tools.report import counted, write_json
 from tools.run import (
     DEFAULT_FILTER,
@@ -92,18 +92,16 @@ class Settings:
 )
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="As for run.")
 @precision_option("auto takes a reduced one only where it is proven.")
-@click.option("--size", type=SizeType(), help="Work at this size.  [default: the camera's]")
+@size_and_seconds(
+    "Work at this size.  [default: the camera's]",
+    "How long to measure, from the first number that is read.",
+    seconds=20.0,
+    range_s=(1, 600),
+)
 @click.option(
     "--mirror",
     is_flag=True,
     help="The camera sees the screen in a mirror: a laptop's own camera.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(1, 600),
-    default=20.0,
-    show_default=True,
-    help="How long to measure, from the first number that is read.",
 )
 @click.option(
     "--rate",

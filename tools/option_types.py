@@ -60,3 +60,34 @@ def precision_option(help_: str) -> Callable[[Any], Any]:
     return click.option(
         "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help=help_
     )
+
+
+def size_and_seconds(
+    size_help: str,
+    seconds_help: str,
+    *,
+    seconds: float,
+    range_s: tuple[float, float] = (1, 3600),
+    several_sizes: bool = False,
+) -> Callable[[Any], Any]:
+    """Return ``--size`` and ``--seconds`` of a command that looks or measures (a decorator).
+
+    Args:
+        size_help: what a size is for.
+        seconds_help: what takes that long.
+        seconds: the default.
+        range_s: from the shortest to the longest that can be asked for.
+        several_sizes: ``--size`` is repeatable, and comes as ``sizes``, a tuple.
+    """
+    name = "sizes" if several_sizes else "size"
+    size_option = click.option(
+        "--size", name, type=SizeType(), multiple=several_sizes, help=size_help
+    )
+    seconds_option = click.option(
+        "--seconds",
+        type=click.FloatRange(*range_s),
+        default=seconds,
+        show_default=True,
+        help=seconds_help,
+    )
+    return lambda command: size_option(seconds_option(command))

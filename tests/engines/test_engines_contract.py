@@ -13,29 +13,13 @@ import numpy as np
 import psutil
 import pytest
 from at_once import in_threads
+from torch_modules import inverting_module
 
-from engines import Engine, EngineError, load_filter, open_engine
+from engines import Engine, EngineError, open_engine
 from engines.registry import BACKENDS, why_not
 
 SIZE = (64, 48)
 STRIDE = 4
-FRAME_MODEL_BACKENDS = ("openvino", "onnxruntime")
-
-
-def _generator(stride: int = STRIDE) -> Any:
-    """The inverting filter as PyTorch would have it: RGB, 0 to 1, NCHW."""
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)  # its threads spin, which is slow where others work too
-
-    class Inverting(torch.nn.Module):  # type: ignore[misc, name-defined]
-        def forward(self, image: Any) -> Any:
-            if not image.is_floating_point() or image.shape[:2] != (1, 3):
-                raise ValueError(f"found {image.dtype} {tuple(image.shape)}")
-            return 1 - image
-
-    generator = Inverting()
-    generator.stride = stride
-    return generator
 
 
 @pytest.fixture(params=BACKENDS)
@@ -51,7 +35,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def new(backend: str, tmp_path: Path) -> Callable[..., Engine]:
     """Makes a closed engine with the inverting filter."""
-    model: Any = _generator() if backend == "torch" else None
+    model: Any = inverting_module(STRIDE) if backend == "torch" else None
     if model is None:
         model = models.written(models.inverting(), tmp_path / "inverting.onnx", stride=STRIDE)
     return lambda **options: open_engine(model, backend=backend, **options)
@@ -337,149 +321,3 @@ def test_no_handle_stays_after_close(new: Callable[..., Engine]) -> None:
     for _ in range(3):
         once()
     assert process.num_fds() <= before
-
-
-# --- what only frame models have --------------------------------------------------------------
-
-
-@pytest.fixture(params=FRAME_MODEL_BACKENDS)
-def reads_frame_models(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    pytest.importorskip(name, reason=f"the extra {name} is not installed")
-    return name
-
-
-def test_a_convolution_is_that_of_numpy(reads_frame_models: str, tmp_path: Path) -> None:
-    model = models.written(models.blurring(), tmp_path / "blur.onnx")
-    frame = models.picture((65, 47))
-    with open_engine(model, (65, 47), backend=reads_frame_models, precision="f32") as engine:
-        assert engine.precision == "f32"
-        difference = engine.infer(frame).astype(int) - models.blurred(frame)
-    assert np.abs(difference).max() <= 1
-
-
-@pytest.mark.parametrize("sides", [models.SYMBOLIC, (48, 64)])
-def test_a_state_lives_until_the_reset(
-    reads_frame_models: str, tmp_path: Path, sides: models.Sides
-) -> None:
-    model = models.written(models.running_mean(sides), tmp_path / "mean.onnx")
-    frames = [models.picture(SIZE, seed) for seed in range(5)]
-    with open_engine(model, SIZE, backend=reads_frame_models, precision="f32", depth=2) as engine:
-        assert engine.depth == 1
-        for clip in (frames, frames[::-1]):
-            for count in range(1, len(clip) + 1):
-                found = engine.infer(clip[count - 1])
-                assert np.abs(found - np.mean(clip[:count], axis=0)).max() <= 0.51
-            engine.reset()
-        engine.infer(frames[0])
-        engine.close()
-        engine.open(SIZE)  # opening begins a new clip too
-        assert np.array_equal(engine.infer(frames[1]), frames[1])
-
-
-def test_a_state_in_cells(reads_frame_models: str, tmp_path: Path) -> None:
-    model = models.written(models.counting_in_cells(), tmp_path / "cells.onnx", stride=4)
-    grey = np.full((SIZE[1], SIZE[0], 3), 100, np.uint8)
-    with open_engine(model, SIZE, backend=reads_frame_models) as engine:
-        assert [int(engine.infer(grey).max()) for _ in range(4)] == [100, 101, 102, 103]
-        engine.reset()
-        assert int(engine.infer(grey).max()) == 100
-
-
-def test_alpha(reads_frame_models: str, tmp_path: Path) -> None:
-    model = models.written(models.with_alpha(), tmp_path / "alpha.onnx")
-    engine = open_engine(model, SIZE, backend=reads_frame_models, depth=2)
-    assert engine.alpha is None
-    frames = [models.picture(SIZE, seed) for seed in range(6)]
-    outs = [np.empty_like(frame) for frame in frames]
-    for number, (frame, out) in enumerate(zip(frames, outs)):
-        engine.submit(frame, out)
-        if engine.pending < engine.depth:
-            continue
-        done = frames[number - engine.pending + 1]
-        assert np.array_equal(engine.collect(), models.inverted(done))
-        assert engine.alpha is not None
-        assert engine.alpha.shape == (SIZE[1], SIZE[0], 1)
-        assert np.array_equal(engine.alpha, done[..., :1])
-    engine.close()
-    assert engine.alpha is None
-
-
-def test_a_fixed_size_is_the_only_one(reads_frame_models: str, tmp_path: Path) -> None:
-    model = models.written(models.inverting((48, 64)), tmp_path / "fixed.onnx")
-    engine = open_engine(model, backend=reads_frame_models)
-    assert engine.fit((1280, 720)) == SIZE
-    with pytest.raises(EngineError, match="takes 64x48, not 1280x720"):
-        engine.open((1280, 720))
-    engine.open(SIZE)
-    engine.close()
-
-
-def test_a_generator_is_no_frame_model(reads_frame_models: str) -> None:
-    engine = open_engine(object(), backend=reads_frame_models)
-    with pytest.raises(EngineError, match=r"runs frame models \(\.onnx\), found object"):
-        engine.open(SIZE)
-
-
-def test_a_file_that_went_away(reads_frame_models: str, tmp_path: Path) -> None:
-    model = models.written(models.inverting(), tmp_path / "m.onnx")
-    model.path.unlink()
-    engine = open_engine(model, backend=reads_frame_models)
-    with pytest.raises(EngineError, match=r"cannot (read|open) .*m\.onnx"):
-        engine.open(SIZE)
-
-
-# --- what only torch and onnxruntime have -----------------------------------------------------
-
-
-def test_torch_refuses_what_it_cannot_run(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    model = models.written(models.inverting(), tmp_path / "m.onnx", architecture="inverting")
-    with pytest.raises(EngineError, match=r"cannot rebuild 'inverting'.*openvino or onnxruntime"):
-        open_engine(model, SIZE, backend="torch")
-    with pytest.raises(EngineError, match=r"runs torch\.nn\.Module, found object"):
-        open_engine(object(), SIZE, backend="torch")
-    with pytest.raises(EngineError, match="torch runs f32 only, not bf16"):
-        open_engine(_generator(), SIZE, backend="torch", precision="bf16")
-    with pytest.raises(EngineError, match="the generator failed on a frame"):
-        open_engine(torch.nn.Conv2d(5, 3, 1), SIZE, backend="torch")
-    if not torch.cuda.is_available():
-        with pytest.raises(EngineError, match="torch has no device 'cuda' here"):
-            open_engine(_generator(), SIZE, backend="torch:cuda")
-
-
-def test_torch_rebuilds_a_shipped_filter() -> None:
-    pytest.importorskip("torch")
-    model = load_filter("comic")
-    frame = np.repeat(np.repeat(models.picture((16, 12)), 4, axis=0), 4, axis=1)
-    pictures = []
-    for backend in ("torch", "openvino"):
-        with open_engine(model, SIZE, backend=backend, precision="f32") as engine:
-            pictures.append(engine.infer(frame).astype(int))
-    assert np.abs(pictures[0] - frame).max() > 8
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
-
-
-def test_onnxruntime_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = models.written(models.inverting(), tmp_path / "m.onnx")
-    with open_engine(model, SIZE, backend="onnxruntime:cpu") as engine:
-        assert engine.device == "cpu"
-    with pytest.raises(EngineError, match="f32 only, not bf16"):
-        open_engine(model, SIZE, backend="onnxruntime", precision="bf16")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("CUDA is here")
-    with pytest.raises(EngineError, match=r"no 'cuda' here, only \['cpu'\]"):
-        open_engine(model, SIZE, backend="onnxruntime:cuda")
-    # A build with CUDA on a machine without: it would go on with the CPU and say nothing.
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        engine = open_engine(model, SIZE, backend="onnxruntime")
-    assert engine.device == "cpu"
-    assert "not CUDAExecutionProvider: it did not start here" in engine.notes
-    with (
-        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(EngineError, match="has CUDAExecutionProvider, but it did not start"),
-    ):
-        open_engine(model, SIZE, backend="onnxruntime:cuda")
