@@ -17,7 +17,7 @@ from engines.model import FrameModel, Size
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PRECISIONS = ("auto", "f32", "bf16", "f16")
+PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 
 Pixels = NDArray[np.uint8]
 """uint8, (H, W, 3), BGR, C-contiguous."""
@@ -50,6 +50,8 @@ class Engine(ABC):
         """How many frames may be under way; `open` may lower what was asked for."""
         self.device = ""
         self.precision = ""
+        self.float_precision = ""
+        """Of what is not in INT8 when ``precision`` is ``int8``; empty otherwise."""
         self.size: Size | None = None
         self.engine_path: Path | None = None
         """The engine file that `open` took; None when the engine was compiled now, or comes from

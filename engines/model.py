@@ -68,6 +68,8 @@ class Card:
     measures: dict[str, float] = field(default_factory=dict)
     """What was measured of it; units are in the names: ``warping_error_1e3``,
     ``training_minutes``."""
+    quantised_from: str = ""
+    """`FrameModel.graph_sha256` of the model whose INT8 twin this is (`engines.twins`)."""
 
     def to_json(self) -> str:
         return json.dumps({"version": CARD_VERSION, **asdict(self)}, ensure_ascii=False)

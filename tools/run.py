@@ -19,6 +19,7 @@ import click
 from rich.console import Console
 
 from engines import Pix2liveError, SettingsError, Size, SourceError, open_engine
+from engines.base import PRECISIONS
 from realtime import Pipeline, Sink, Source, open_sink, open_source
 from realtime.crossfade import LONGEST_MS
 from realtime.effects.chain import ON_ERROR
@@ -94,7 +95,7 @@ class Settings:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "f32", "bf16", "f16"]),
+    type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
     help="auto takes a reduced one only where it is proven.",

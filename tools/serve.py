@@ -22,6 +22,7 @@ from engines import (
     load_filter,
     open_engine,
 )
+from engines.base import PRECISIONS
 from realtime import Pipeline, Sink, Source
 from tools.option_types import SizeType
 from tools.run import DEFAULT_FILTER, SWITCH_INTERVAL_S, keep_what_is_loaded
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @click.option("--backend", default="auto", show_default=True, metavar="NAME")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "f32", "bf16", "f16"]),
+    type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
 )

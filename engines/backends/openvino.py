@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 from numpy.typing import NDArray
 
 from engines.artefact import ArtefactKey, engine_file, read_artefact
+from engines.backends.openvino_precision import Choice, fastest_float
 from engines.backends.signal_stack import kept_signal_stack
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
 from engines.graphs.rows import CELL_PX, in_rows
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.proof import Translate, compare
-from engines.reduced_precision import judged, made_picture, proven_db
+from engines.reduced_precision import made_picture
 from engines.shared import Shared
+from engines.twins import INT8, twin_path
 
 if TYPE_CHECKING:
     import openvino
-
-ENOUGH_PSNR_DB = 30.0
-"""A reduced precision must come this close to f32; below it, `auto` takes f32."""
 
 
 def import_openvino() -> Any:
@@ -44,6 +43,7 @@ class _Filter:
 
     compiled: Any
     precision: str
+    float_precision: str
     device: str
     engine_path: Path | None
     notes: tuple[str, ...]
@@ -72,6 +72,8 @@ class OpenVinoEngine(Engine):
         self._used: dict[int, tuple[openvino.Tensor, openvino.Tensor]] = {}
         self._started = 0
         self._finished = 0
+        self._twin: FrameModel | None = None
+        """The INT8 twin, where that is what runs."""
         self._states: dict[str, tuple[openvino.Tensor, openvino.Tensor]] = {}
         """Name -> what the next frame reads, and what it leaves for the one after it."""
 
@@ -92,6 +94,7 @@ class OpenVinoEngine(Engine):
         found = _FILTERS.get(self._asked(size), lambda: self._make(size))
         self._filter = found
         self.precision, self.device = found.precision, found.device
+        self.float_precision = found.float_precision
         self.engine_path = found.engine_path
         self.notes += found.notes
         self._requests = [found.compiled.create_infer_request() for _ in range(self.depth)]
@@ -109,39 +112,50 @@ class OpenVinoEngine(Engine):
     def _asked(self, size: Size) -> tuple[Any, ...]:
         """Return all that decides what `_make` makes; engines for which it is equal share it."""
         model = self._frame_model()
-        try:
-            found = engine_file(model.path, self.name, size).stat()
-            engine = found.st_mtime_ns, found.st_size, found.st_ino
-        except OSError:
-            engine = None
+        beside = [engine_file(model.path, self.name, size), twin_path(model.path)]
         # The type: one that overrides `_read` compiles in another way.
         asked = type(self), self._device, self.asked_precision, self.depth, size
-        return *asked, model.path.absolute(), model.sha256, engine
+        return *asked, model.path.absolute(), model.sha256, *map(_stamp, beside)
 
     def _make(self, size: Size) -> _Filter:
         """Compile the filter, or take the compiled one that lies beside it."""
         said_before = len(self.notes)
         core, network = self._read(size)
-        self.precision = self._choose_precision(core, network, self._frame_model(), size)
         compiled = self._from_file(core, size)
         if compiled is None:
             compiled = _compile(core, network, self._device, self.precision, self.depth)
         device = f"{self._device}: {core.get_property(self._device, 'FULL_DEVICE_NAME')}"
         notes = tuple(self.notes[said_before:])
         del self.notes[said_before:]  # all who share it say them, this one too
-        return _Filter(compiled, self.precision, device, self.engine_path, notes)
+        rest = fastest_float(core, self._device) if self._twin is not None else ""
+        return _Filter(compiled, self.precision, rest, device, self.engine_path, notes)
 
     def _read(self, size: Size) -> tuple[Any, Any]:
-        """Return OpenVINO and the filter for frames of ``size``."""
-        openvino = import_openvino()
-        model = self._frame_model()
-        core = openvino.Core()
+        """Choose the precision; return OpenVINO and the filter, or its twin, for ``size``."""
+        core = import_openvino().Core()
         if self._device.split(".")[0] not in {
             item.split(".")[0] for item in core.available_devices
         }:
             raise EngineError(
                 f"OpenVINO has no device {self._device!r} here, only {core.available_devices}"
             )
+        choice = Choice(core, self._device, self.asked_precision)
+        self._twin = choice.twin(self._frame_model(), size)
+        network = self._network(core, self._running(), size)
+        self.precision = INT8
+        if self._twin is None:
+            self.precision = choice.floating_point(
+                self._frame_model().card, lambda fast: self._measure(core, network, fast, size)
+            )
+        self.notes += choice.notes
+        return core, network
+
+    def _running(self) -> FrameModel:
+        """Return what is compiled: the frame model, or its INT8 twin."""
+        return self._twin or self._frame_model()
+
+    def _network(self, core: Any, model: FrameModel, size: Size) -> Any:
+        """Return OpenVINO's network of ``model``, for frames of ``size``."""
         rows = in_rows(model.graph()) if self._works_on_rows() else None
         try:
             network = core.read_model(model.path if rows is None else rows.SerializeToString())
@@ -150,11 +164,12 @@ class OpenVinoEngine(Engine):
             network.reshape({"frame": (1, height, width, 3), **shapes})
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot read {model.path}: {_last_line(error)}") from error
-        return core, network
+        return network
 
     def _works_on_rows(self) -> bool:
         """Whether `in_rows` is worth a look: it is of use to processors, and of such networks."""
-        return self._device.startswith("CPU") and self._frame_model().card.stride == CELL_PX
+        on_a_cpu = self._device.startswith("CPU")
+        return on_a_cpu and self._twin is None and self._frame_model().card.stride == CELL_PX
 
     def compiled(self, size: Size) -> tuple[ArtefactKey, bytes]:
         """Compile for frames of ``size``, one at a time; return what `open` can take instead.
@@ -167,13 +182,12 @@ class OpenVinoEngine(Engine):
         """
         with kept_signal_stack():
             core, network = self._read(size)
-            self.precision = self._choose_precision(core, network, self._frame_model(), size)
             blob = _compile(core, network, self._device, self.precision, 1).export_model()
             return self._key(core, size), blob.getvalue()
 
     def _key(self, core: Any, size: Size) -> ArtefactKey:
         return ArtefactKey(
-            model_sha256=self._frame_model().graph_sha256,
+            model_sha256=self._running().graph_sha256,
             smallest=size,
             best=size,
             largest=size,
@@ -194,39 +208,15 @@ class OpenVinoEngine(Engine):
         try:
             payload = read_artefact(path, self._key(core, size)).payload
             # Without the precision here it would run in the default one of the processor.
-            found = core.import_model(payload, self._device, _config(self._device, self.precision))
+            found = core.import_model(
+                payload, self._device, _config(core, self._device, self.precision)
+            )
         except (EngineError, RuntimeError) as error:
             self.notes.append(f"compiled again, not {path.name}: {_last_line(error)}")
             return None
         self.notes.append(f"engine from {path.name}")
         self.engine_path = path
         return found
-
-    def _choose_precision(
-        self, core: openvino.Core, network: openvino.Model, model: FrameModel, size: Size
-    ) -> str:
-        asked = self.asked_precision
-        able = core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
-        fast = "bf16" if "BF16" in able else "f16" if "FP16" in able else "f32"
-        if asked not in ("auto", "f32", fast):
-            raise EngineError(
-                f"{self._device} has no {asked} here, only {' and '.join(sorted({fast, 'f32'}))}"
-            )
-        if asked != "auto":
-            return asked
-        if fast == "f32":
-            self.notes.append(f"f32: {self._device} has no bf16 or f16 arithmetic")
-            return fast
-        key = f"openvino/{fast}"
-        psnr_db = proven_db(model.card, key)
-        original = model.card.proofs.get(key, {}).get("against_original", 1)
-        where = f"from {'the original network' if original else 'its own f32'} (card)"
-        if psnr_db is None:
-            psnr_db = self._measure(core, network, fast, size)
-            where = "from f32 (measured now)"
-        precision, note = judged(fast, psnr_db, ENOUGH_PSNR_DB, where)
-        self.notes.append(note)
-        return precision
 
     def _measure(self, core: Any, network: Any, fast: str, size: Size) -> float:
         """Return the PSNR in dB of the fast precision against f32 on a made picture."""
@@ -289,24 +279,35 @@ class OpenVinoEngine(Engine):
 
 def _compile(core: Any, network: Any, device: str, precision: str, depth: int) -> Any:
     try:
-        return core.compile_model(network, device, _config(device, precision, depth))
+        return core.compile_model(network, device, _config(core, device, precision, depth))
     except RuntimeError as error:
         raise EngineError(f"OpenVINO cannot compile the filter: {_last_line(error)}") from error
 
 
-def _config(device: str, precision: str, depth: int = 1) -> dict[str, Any]:
+def _config(core: Any, device: str, precision: str, depth: int = 1) -> dict[str, Any]:
+    # In an INT8 network the convolutions say so themselves; this is for all else.
+    rest = fastest_float(core, device) if precision == INT8 else precision
     config: dict[str, Any] = {
         # With four frames under way, throughput keeps the cores busy while frames come and go;
         # with two it is no faster than latency (0.99 on two cores, 181 rounds in turn).
         "PERFORMANCE_HINT": "LATENCY" if depth == 1 else "THROUGHPUT",
         "PERFORMANCE_HINT_NUM_REQUESTS": str(depth),
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": rest,
     }
     if device.startswith("CPU"):
         # A pinned thread waits for its core while the other is free: unpinned ones are 1.0 to 1.9
         # times as fast on two cores that capture, display and encoding want too.
         config["ENABLE_CPU_PINNING"] = False
     return config
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _tensor(array: NDArray[Any]) -> openvino.Tensor:

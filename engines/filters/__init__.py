@@ -7,13 +7,15 @@ from pathlib import Path
 
 from engines.errors import ModelError
 from engines.model import FrameModel
+from engines.twins import SUFFIX
 
 FOLDER = Path(__file__).parent
 
 
 def filter_names() -> list[str]:
     """Return the names of the shipped filters, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.onnx"))
+    found = FOLDER.glob("*.onnx")
+    return sorted(path.stem for path in found if not path.name.endswith(SUFFIX))
 
 
 def load_filter(name: str | os.PathLike[str]) -> FrameModel:

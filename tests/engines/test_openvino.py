@@ -15,7 +15,8 @@ import pytest
 
 from engines import Engine, EngineError, FrameModel, open_engine
 from engines.artefact import engine_file, write_artefact
-from engines.backends.openvino import ENOUGH_PSNR_DB, OpenVinoEngine, import_openvino
+from engines.backends.openvino import OpenVinoEngine, import_openvino
+from engines.backends.openvino_precision import ENOUGH_PSNR_DB
 
 openvino = import_openvino()
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,12 +24,14 @@ from engines import (
     ConversionError,
     FrameModel,
     Pix2liveError,
+    Pixels,
     SinkError,
     Size,
     write_frame_model,
 )
 from engines.generators.families import FAMILIES
 from engines.registry import why_not
+from engines.twins import twin_path
 from realtime.sources.pictures import read_picture, write_picture
 from tools.conversion.compiling import Job, compile_engine, default_targets
 from tools.conversion.frames import proof_frames
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 DRAFTS: Final = ".convert."
 CALIBRATION: Final = 3
 """How many frames INT8 is measured on for each one that it is proven on."""
+CALIBRATION_SIDE_PX: Final = 320
 LEFTOVER_AGE_S: Final = 24 * 60 * 60
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -233,22 +236,31 @@ class _Conversion:
         from engines.graphs.int8 import to_int8
 
         self._tick("INT8", 0, 1)
-        seen = {frame.tobytes() for frame in prover.frames}
-        count = (1 + CALIBRATION) * len(prover.frames)
-        chosen = proof_frames(self.request.frames, self.size, count).frames
+        count = len(prover.frames)
+        small = _small(self.size, model)
+        # The same places of the clip as those of the proof.
+        seen = {frame.tobytes() for frame in self._frames(small, count)}
+        chosen = self._frames(small, (1 + CALIBRATION) * count)
         unseen = [frame for frame in chosen if frame.tobytes() not in seen]
         if not unseen:
             self.report.notes.append("INT8 was measured on the frames of its own proof: give more")
-        path = model.path.with_name(f"{model.path.stem}.int8.onnx")
+        path = twin_path(model.path)
         graph = to_int8(master, unseen or chosen)
         card = replace(
-            self.card, architecture=f"{self.card.architecture}, INT8", proofs={}, measures={}
+            self.card,
+            architecture=f"{self.card.architecture}, INT8",
+            proofs={},
+            measures={},
+            quantised_from=model.graph_sha256,
         )
         write_frame_model(graph, card, path)
         proofs = prover.prove_int8(path)
         write_frame_model(graph, replace(card, proofs=proofs), path)
-        self.report.notes.append(f"{path.name}: a filter by itself, with convolutions in INT8")
+        self.report.notes.append(f"{path.name}: --precision int8 takes it, auto where it is faster")
         return path
+
+    def _frames(self, size: Size, count: int) -> tuple[Pixels, ...]:
+        return proof_frames(self.request.frames, size, count).frames
 
     def _tick(self, what: str, done: int, total: int) -> None:
         if self.interrupted:
@@ -258,6 +270,16 @@ class _Conversion:
         self.said = what
         task = self.bar.task_ids[0]
         self.bar.update(task, description=what, completed=done, total=total)
+
+
+def _small(size: Size, model: FrameModel) -> Size:
+    """Return a size (width, height) to measure INT8 ranges at.
+
+    In larger frames single values are further out, and the range that holds them is too coarse for
+    all others: `matisse` got 37 dB from frames of 640x360, 42 from the same at half the size.
+    """
+    scale = max(1.0, max(size) / CALIBRATION_SIDE_PX)
+    return model.fit((round(size[0] / scale), round(size[1] / scale)))
 
 
 def _card(original: Original, request: Request) -> Card:

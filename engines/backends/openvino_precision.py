@@ -1,0 +1,108 @@
+"""Which precision the openvino backend takes: as asked, or the fastest one that is proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from engines.artefact import engine_file
+from engines.errors import EngineError, ModelError
+from engines.model import Card, FrameModel, Size
+from engines.processor import has_vnni
+from engines.reduced_precision import judged, proven_db
+from engines.twins import INT8, int8_twin, twin_path
+
+ENOUGH_PSNR_DB: Final = 30.0
+"""bf16 or f16 must come this close to f32; below it, `auto` takes f32."""
+ENOUGH_INT8_DB: Final = 38.0
+"""INT8 is off by steps and lines here and there, which are seen sooner than the grain of bf16."""
+
+
+@dataclass
+class Choice:
+    """What to run on ``device``; the notes say why."""
+
+    core: Any
+    device: str
+    asked: str
+    notes: list[str] = field(default_factory=list)
+
+    def twin(self, model: FrameModel, size: Size) -> FrameModel | None:
+        """Return the INT8 twin of ``model`` where that is what to run; None where it is not.
+
+        Raises:
+            EngineError: INT8 was asked for, and there is none.
+        """
+        if self.asked == INT8:
+            if INT8.upper() not in _able(self.core, self.device):
+                raise EngineError(f"{self.device} has no INT8 here")
+            try:
+                return int8_twin(model)
+            except ModelError as error:
+                raise EngineError(str(error)) from error
+        path = twin_path(model.path)
+        if self.asked != "auto" or not self.device.startswith("CPU") or not path.exists():
+            return None
+        if engine_file(model.path, "openvino", size).exists():
+            return None  # somebody compiled another one on purpose
+        found, reason = self._proven_twin(model)
+        if found is None:
+            self.notes.append(f"not {path.name}: {reason}")
+        return found
+
+    def _proven_twin(self, model: FrameModel) -> tuple[FrameModel | None, str]:
+        if not has_vnni():
+            return None, "this processor is not known to have VNNI (--precision int8 takes it)"
+        try:
+            found = int8_twin(model)
+        except ModelError as error:
+            return None, str(error)
+        key = f"openvino/{fastest_float(self.core, self.device)}"
+        psnr_db = proven_db(found.card, key)
+        if psnr_db is None:
+            return None, f"its card has no proof under {key}"
+        where = _where(found.card, key)
+        if psnr_db < ENOUGH_INT8_DB:
+            return None, f"only {psnr_db:.1f} dB {where}, {ENOUGH_INT8_DB:.0f} are needed"
+        self.notes.append(f"{INT8}: {psnr_db:.1f} dB {where}")
+        return found, ""
+
+    def floating_point(self, card: Card, measure: Callable[[str], float]) -> str:
+        """Return the precision to run in; ``measure`` gives the PSNR of one against f32.
+
+        Raises:
+            EngineError: the device does not have the one that was asked for.
+        """
+        fast = fastest_float(self.core, self.device)
+        if self.asked not in ("auto", "f32", fast):
+            able = " and ".join(sorted({fast, "f32"}))
+            raise EngineError(f"{self.device} has no {self.asked} here, only {able}")
+        if self.asked != "auto":
+            return self.asked
+        if fast == "f32":
+            self.notes.append(f"f32: {self.device} has no bf16 or f16 arithmetic")
+            return fast
+        key = f"openvino/{fast}"
+        psnr_db, where = proven_db(card, key), _where(card, key)
+        if psnr_db is None:
+            psnr_db, where = measure(fast), "from f32 (measured now)"
+        precision, note = judged(fast, psnr_db, ENOUGH_PSNR_DB, where)
+        self.notes.append(note)
+        return precision
+
+
+def fastest_float(core: Any, device: str) -> str:
+    """Return the fastest floating point of ``device``: ``bf16``, ``f16`` or ``f32``."""
+    able = _able(core, device)
+    return "bf16" if "BF16" in able else "f16" if "FP16" in able else "f32"
+
+
+def _able(core: Any, device: str) -> list[str]:
+    found: list[str] = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    return found
+
+
+def _where(card: Card, key: str) -> str:
+    original = card.proofs.get(key, {}).get("against_original", 1)
+    return f"from {'the original network' if original else 'its own f32'} (card)"

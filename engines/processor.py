@@ -1,0 +1,32 @@
+"""What the processor can do, as far as the system tells."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Final
+
+CPUINFO: Final = Path("/proc/cpuinfo")
+VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
+
+
+@functools.cache
+def instructions() -> frozenset[str]:
+    """Return the instruction sets of the first processor by Linux's names; empty elsewhere."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # x86, ARM
+            return frozenset(value.split())
+    return frozenset()
+
+
+def has_vnni() -> bool:
+    """Whether it multiplies and adds INT8 at once, in sums of 32 bits.
+
+    Without, INT8 is hardly faster than f32, and sums of 16 bits overflow: the pictures are others.
+    """
+    return bool(VNNI & instructions())
