@@ -1,9 +1,10 @@
 # make demo   sets everything up and shows a filter on moving pictures
-# make test   sets everything up and runs every check
+# make test   sets everything up and runs every check (WORKERS=4: tests in four processes)
 # make acceptance   a real camera and virtual camera in a virtual machine (slow)
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -17,7 +18,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.queues

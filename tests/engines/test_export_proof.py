@@ -30,8 +30,12 @@ class Formula(torch.nn.Module):  # type: ignore[misc, name-defined]
         return self.formula(image * self.one)
 
 
-def exported(generator: object, path: Path, stride: int = 1) -> Callable[..., np.ndarray]:
-    export_frame_model(generator, Card(name="test", stride=stride), path)
+def exported(generator: object, path: Path) -> Callable[..., np.ndarray]:
+    export_frame_model(generator, Card(name="test"), path)
+    return in_onnxruntime(path)
+
+
+def in_onnxruntime(path: Path) -> Callable[..., np.ndarray]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda frame: session.run(["translated"], {"frame": frame[None]})[0][0]
 
@@ -40,9 +44,17 @@ def every_value(height: int = 24, width: int = 32) -> np.ndarray:
     return (np.arange(height * width * 3) % 256).astype(np.uint8).reshape(height, width, 3)
 
 
-def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
-    path = tmp_path / "q.onnx"
-    export_frame_model(QuarterNet(8, 1), Card(name="q", stride=4, licence="Apache-2.0"), path)
+@pytest.fixture(scope="module")
+def quarter(tmp_path_factory: pytest.TempPathFactory) -> tuple[QuarterNet, Path]:
+    """A network and its file, exported once."""
+    network, path = QuarterNet(8, 1), tmp_path_factory.mktemp("quarter") / "q.onnx"
+    torch.nn.init.normal_(network.tail.weight, std=0.05)
+    export_frame_model(network, Card(name="q", stride=4, licence="Apache-2.0"), path)
+    return network, path
+
+
+def test_the_file_keeps_the_contract(quarter: tuple[QuarterNet, Path]) -> None:
+    path = quarter[1]
     graph = onnx.load(str(path)).graph
     takes_frame = [node.op_type for node in graph.node if "frame" in node.input]
     assert takes_frame == ["Cast"]
@@ -53,19 +65,18 @@ def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
     assert model.card.licence == "Apache-2.0"
 
 
-def test_it_carries_no_paths_of_the_exporting_machine(tmp_path: Path) -> None:
-    path = tmp_path / "q.onnx"
-    export_frame_model(QuarterNet(8, 1), Card(name="q", stride=4), path)
-    data = path.read_bytes()
+def test_it_carries_no_paths_of_the_exporting_machine(quarter: tuple[QuarterNet, Path]) -> None:
+    data = quarter[1].read_bytes()
     assert b".py" not in data
     assert str(Path(__file__).parents[2]).encode() not in data
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (60, 80), (36, 64)])
-def test_any_size_in_steps_of_the_stride(tmp_path: Path, height: int, width: int) -> None:
-    network = QuarterNet(8, 1)
-    torch.nn.init.normal_(network.tail.weight, std=0.05)
-    run = exported(network, tmp_path / "q.onnx", stride=4)
+def test_any_size_in_steps_of_the_stride(
+    quarter: tuple[QuarterNet, Path], height: int, width: int
+) -> None:
+    network, path = quarter
+    run = in_onnxruntime(path)
     frame = every_value(height, width)
     with torch.inference_mode():
         right = FrameTranslator(network)(torch.from_numpy(frame[None]))[0].numpy()

@@ -28,11 +28,12 @@ def style() -> Any:
 
 
 def resnet(**choices: Any) -> Any:
-    return public_a.random_tensors(public_a.resnet_shapes(public_a.Resnet(**choices)))
+    """One residual block: all the others would be exported and built as that one is."""
+    return public_a.random_tensors(public_a.resnet_shapes(public_a.Resnet(blocks=1, **choices)))
 
 
 def enhancer() -> Any:
-    return public_a.random_tensors(public_a.enhancer_shapes(public_a.Resnet(downs=3)))
+    return public_a.random_tensors(public_a.enhancer_shapes(public_a.Resnet(blocks=1, downs=3)))
 
 
 WEIGHTS = {
@@ -44,8 +45,8 @@ WEIGHTS = {
     "pix2pixhd-local": ("pix2pixhd-local", enhancer),
     "unet": ("unet", lambda: public_b.unet(5, norm="batch")),
     "unet, instance norm": ("unet", lambda: public_b.unet(5, norm="instance")),
-    "animegan-v2": ("animegan-v2", lambda: public_b.animegan(4)),
-    "cartoongan": ("cartoongan", lambda: public_b.cartoongan(8, 2)),
+    "animegan-v2": ("animegan-v2", lambda: public_b.animegan(4, blocks=1)),
+    "cartoongan": ("cartoongan", lambda: public_b.cartoongan(8, 1)),
     "quarter": ("quarter", lambda: QuarterNet(8, 1).state_dict()),
 }
 

@@ -75,15 +75,23 @@ def test_widths_that_do_not_fit(channels: tuple[int, ...]) -> None:
         PersonNet(channels)
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_a_frame_model_gives_the_networks_mask_as_alpha(tmp_path: Path, backend: str) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """A network and its file, exported once."""
     pytest.importorskip("onnxscript", reason="export needs onnxscript")
     made = network()
     from engines.export import export_frame_model
+
+    path = tmp_path_factory.mktemp("mask") / "mask.onnx"
+    export_frame_model(made, Card("mask", stride=made.stride), path)
+    return made, path
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_frame_model_gives_the_networks_mask_as_alpha(exported, backend: str) -> None:
+    made, path = exported
     from engines.proof import picture_of, torch_levels
 
-    path = tmp_path / "mask.onnx"
-    export_frame_model(made, Card("mask", stride=made.stride), path)
     model = FrameModel.read(path)
     assert model.has_alpha
     for size in ((64, 48), (96, 32)):  # H and W are symbolic

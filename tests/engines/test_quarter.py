@@ -122,10 +122,17 @@ def test_wrong_dilations_of_a_file_are_refused(dilations: torch.Tensor, says: st
         recognise(state)
 
 
-def test_dilations_survive_export(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[QuarterNet, Path]:
+    """A network with dilations and its file, exported once."""
     network = random_network(blocks=3, dilations=WIDE)
-    path = tmp_path / "q.onnx"
+    path = tmp_path_factory.mktemp("wide") / "q.onnx"
     export_frame_model(network, Card(name="q", stride=4, architecture=network.architecture), path)
+    return network, path
+
+
+def test_dilations_survive_export(wide: tuple[QuarterNet, Path]) -> None:
+    network, path = wide
     image = torch.rand(1, 3, 32, 48)
     model = FrameModel.read(path)
     for rebuilt in (QuarterNet.from_frame_model(path), rebuild(model)):
@@ -135,12 +142,13 @@ def test_dilations_survive_export(tmp_path: Path) -> None:
     assert prove_same(rebuilt, model).passed
 
 
-def test_dilations_of_an_exported_file_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_dilations_of_an_exported_file_that_cannot_be_are_refused(
+    wide: tuple[QuarterNet, Path], tmp_path: Path
+) -> None:
     import onnx
 
     path = tmp_path / "q.onnx"
-    export_frame_model(random_network(blocks=3, dilations=WIDE), Card(name="q", stride=4), path)
-    model = onnx.load(str(path))
+    model = onnx.load(str(wide[1]))
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "dilations" and list(attribute.ints) == [3, 3]:

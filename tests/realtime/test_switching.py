@@ -297,9 +297,9 @@ def test_an_engine_that_opens_after_the_end_is_closed(negative: FrameModel, refu
     engine, seen = Compiling.of(negative), Seen()
     engine.refuses = refuses  # building that was cancelled is no error of the run
     pipeline = Pipeline(PATTERN, engine, [seen])
-    threading.Timer(1.0, engine.may_open.set).start()
     with running(pipeline):
         until(lambda: len(seen.bars) > 3)
+        threading.Timer(1.0, engine.may_open.set).start()
     assert engine.may_open.wait(10)
     until(lambda: not [item for item in threading.enumerate() if "pix2live" in item.name])
     assert engine.size is None
