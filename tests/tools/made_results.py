@@ -13,6 +13,7 @@ from tools.bench.results import (
     Difference,
     Live,
     Result,
+    Roofline,
     Round,
     Settings,
 )
@@ -82,3 +83,21 @@ def full_result() -> Result:
         for place in range(6)
     ]
     return made_result(*cases, missing, samples=samples)
+
+
+def with_rooflines() -> Result:
+    """Two cases that know their ceilings, and one whose probe could not run."""
+    first = Roofline(
+        0.83, "f32 440 GOP/s (openvino f32); memory 35 GB/s (a copy)", 7_962_624_000, 59_629_504,
+        limit_ms=16.6, arithmetic_share=0.98, ceilings={"f32": 4.4e11, "memory": 3.5e10},
+    )  # fmt: skip
+    second = Roofline(
+        1.2, "bf16 880 GOP/s (openvino bf16); memory 35 GB/s (a copy)", 7_962_624_000, 30_505_952,
+        limit_ms=12.0, arithmetic_share=0.2, ceilings={"bf16": 8.8e11, "memory": 3.5e10},
+    )  # fmt: skip
+    rounds = [made_round(50, place, ceilings=first.ceilings) for place in range(3)]
+    return made_result(
+        made_case(rounds=rounds, roofline=first),
+        made_case("openvino", 100, 101, 102, precision="bf16", roofline=second),
+        made_case("torch:cpu", 20, 21, 22, no_roofline="the probe: it is too large"),
+    )

@@ -19,9 +19,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from engines import Engine, EngineError, Pix2liveError, Pixels, load_filter, open_engine
+from engines import Engine, EngineError, Pix2liveError, Pixels, Size, load_filter, open_engine
+from engines.graphs.work import INT8
 from realtime.pipeline import EVERY_DEPTH
 from tools.bench import measure
+from tools.bench.ceilings import CPU, MEMORY, Probe, device_key, memory_rate, open_probe
 from tools.bench.measure import TooFewError
 from tools.bench.results import Bare
 from tools.bench.schema import to_json
@@ -40,6 +42,8 @@ class CaseProcess:
         self._engine: Engine | None = None
         self._deep: Engine | None = None
         self._slots: dict[int, tuple[Sequence[Pixels], Sequence[Pixels]]] = {}
+        self._probes: dict[str, Probe] = {}
+        """Number type -> its probe."""
 
     def open(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Open and warm up; ``asked`` as `tools.bench.worker.Worker.open` sends it."""
@@ -54,6 +58,7 @@ class CaseProcess:
         return {
             "device": self._engine.device,
             "precision": self._engine.precision,
+            "float_precision": self._engine.float_precision,
             "notes": list(self._engine.notes),
             "open_s": round(open_s, 3),
             "memory_before_mb": round(before_mb, 1),
@@ -99,6 +104,44 @@ class CaseProcess:
             "live": to_json(live),
         }
 
+    def probe(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Open a probe for each of ``types`` (number types), as deep as the throughput's engine.
+
+        ``sides`` says at which size, where that is known; ``folder`` is for their files.
+        """
+        assert self._engine is not None
+        backend, depth = self._asked["backend"], self._deep.depth if self._deep is not None else 1
+        on_cpu = device_key(backend, self._engine.device) == CPU
+        for kind in asked["types"]:
+            self._probes[kind] = open_probe(
+                lambda model, side: self._made(depth, model, (side, side)),
+                Path(asked["folder"]),
+                backend=backend,
+                on_cpu=on_cpu,
+                int8=kind == INT8,
+                side_px=asked["sides"].get(kind),
+            )
+        gc.collect()
+        gc.freeze()
+        return {"sides": {kind: probe.side_px for kind, probe in self._probes.items()}}
+
+    def ceilings(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Run each probe for ``seconds``, and copy in the memory of ``device`` where it is named.
+
+        ``rates``: number type -> operations a second, ``memory`` -> bytes a second; ``no_memory``
+        says why not, where it cannot be measured.
+        """
+        seconds, rates, reason = asked["seconds"], {}, ""
+        for kind, probe in self._probes.items():
+            rates[kind] = probe.rate(seconds)
+        if asked["device"]:
+            try:
+                rates[MEMORY] = memory_rate(asked["device"], seconds / 2)
+            except EngineError as error:
+                reason = str(error)
+        return {"rates": {kind: float(f"{rate:.5g}") for kind, rate in rates.items()},
+                "no_memory": reason}  # fmt: skip
+
     def _bare(self, engine: Engine, seconds: float) -> Bare:
         """Measure in a thread of its own, as the live path computes.
 
@@ -110,20 +153,25 @@ class CaseProcess:
             return thread.submit(measure.bare, engine, inputs, outputs, seconds).result()
 
     def close(self) -> None:
-        for engine in (self._deep, self._engine):
+        probes = [probe.engine for probe in self._probes.values()]
+        for engine in (*probes, self._deep, self._engine):
             if engine is not None:
                 engine.close()
 
-    def _made(self, depth: int) -> Engine:
+    def _made(self, depth: int, model: Any = None, size: Size | None = None) -> Engine:
+        """Open another engine as it was asked for; of another model, for another size."""
         asked = self._asked
-        engine = open_engine(
-            load_filter(asked["model"]), backend=asked["backend"], precision=asked["precision"]
-        )
+        precision = asked["precision"]
+        if model is None:
+            model = load_filter(asked["model"])
+        elif self._engine is not None and self._engine.float_precision:
+            precision = self._engine.float_precision  # a probe in INT8 says so itself
+        engine = open_engine(model, backend=asked["backend"], precision=precision)
         if hasattr(engine, "cache"):  # a person's own would hide what compiling costs
             from engines.cache import EngineCache
 
             engine.cache = EngineCache(Path(asked["cache"]))
-        engine.open(tuple(asked["size"]), depth=depth)
+        engine.open(size or tuple(asked["size"]), depth=depth)
         return engine
 
     def _filled(self, engine: Engine) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
@@ -159,6 +207,8 @@ def answer(words: dict[str, Any], case: CaseProcess) -> dict[str, Any]:
         "deepen": case.deepen,
         "pictures": case.pictures,
         "round": case.round,
+        "probe": case.probe,
+        "ceilings": case.ceilings,
         "devices": devices,
     }
     try:

@@ -78,9 +78,14 @@ class ListeningSink(NullSink):
 
 
 def bare(
-    engine: Engine, inputs: Sequence[Pixels], outputs: Sequence[Pixels], seconds: float
+    engine: Engine,
+    inputs: Sequence[Pixels],
+    outputs: Sequence[Pixels],
+    seconds: float,
+    *,
+    fewest: int = FEWEST,
 ) -> Bare:
-    """Keep ``engine.depth`` frames under way for ``seconds``.
+    """Keep ``engine.depth`` frames under way for ``seconds``, and ``fewest`` frames for each.
 
     ``inputs`` and ``outputs`` are slots of the engine, more than its depth. The clock runs from one
     collect to another; the frames before it warm up what another process has cooled down.
@@ -109,7 +114,7 @@ def bare(
     latencies_ms.clear()
     cpu_s, started = time.process_time(), time.perf_counter()
     now = started
-    while len(latencies_ms) < FEWEST * engine.depth or now - started < seconds:
+    while len(latencies_ms) < fewest * engine.depth or now - started < seconds:
         submit()
         now = collect()
         times.append(now)

@@ -25,3 +25,10 @@ METHOD: Final = (
     processors, or the host of a virtual machine more than 2 %.""",
 )
 """HTML; `tools.bench.report` fills in the numbers."""
+ROOFLINE: Final = """<b>Share of the roofline</b>: least time of a frame by measured time at
+    throughput. The operations and bytes of the network as it was exported are counted; each
+    operator takes at least as long as its arithmetic, or as moving its bytes. The ceilings were
+    measured in this run, behind each turn, in the process of the case, on the same device: a
+    network of 1x1 convolutions, and a copy of memory; the best of all rounds counts. More than
+    100 % is a backend that does less than was counted. Ceilings: {ceilings}."""
+"""For a result that has one; HTML too."""

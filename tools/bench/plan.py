@@ -18,7 +18,7 @@ from tools.demo import CLIP_CREDIT, find_clip
 
 ALL: Final = "all"
 PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "openvino": ("f32", "bf16", "f16"),
+    "openvino": ("f32", "bf16", "f16", "int8"),
     "onnxruntime": ("f32",),
     "torch:cpu": ("f32",),
     "torch": ("f32", "f16"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WIDTH_IN: Final = 4.3
 PLOT_IN: Final = 2.6
 ROW_IN: Final = 0.27
+WORDS_SHARE: Final = 0.15
+"""Of a plot's width, taken by a percentage beside its bar."""
 INK, FADED, GRID = "#010101", "#020202", "#030303"
 SERIES: Final = tuple(f"#0a0a{number:02x}" for number in range(1, 9))
 COLOURS: Final = {
@@ -183,25 +185,30 @@ def over_time(result: Result, cases: Sequence[Case]) -> str:
 
 def roofline_bars(result: Result) -> str:
     """Return how much of the hardware's ceiling each case reached, where it was measured."""
-    cases = [case for case in result.measured if case.roofline is not None]
+    cases = [(case, case.roofline) for case in result.measured if case.roofline is not None]
     shown = styles(result)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for row, case in enumerate(cases):
-            assert case.roofline is not None
-            share = 100 * case.roofline.share
-            axes.barh(row, share, 0.66, color=shown[case.label][0])
-            axes.text(share + 1, row, f"{share:.0f} %", va="center", fontsize=9)
-        names = [f"{case.filter} {case.size[0]}x{case.size[1]}\n{case.label}" for case in cases]
+        width = 114 * max(1.0, *(found.share for _, found in cases))
+        names = []
+        for row, (case, found) in enumerate(cases):
+            share = 100 * found.share
+            axes.barh(row, share, 0.6, color=shown[case.label][0])
+            crosses = 100 - WORDS_SHARE * width < share < 100
+            beside = (100 if crosses else share) + 1.5  # not across the line
+            axes.text(beside, row, f"{share:.0f} %", va="center", fontsize=9)
+            limit = f"\n{found.limit_ms:.3g} ms, {found.binds}" if found.limit_ms else ""
+            names.append(f"{case.filter} {case.size[0]}x{case.size[1]}\n{case.label}{limit}")
+        axes.axvline(100, color=INK, lw=1)
         axes.set_yticks(range(len(cases)), names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(cases) - 0.4, -0.6)
-        axes.set_xlim(0, 112)
+        axes.set_xlim(0, width)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("% of the ceiling")
 
-    return svg(draw, 0.7 + len(cases) * 0.4, "share of the roofline")
+    return svg(draw, 0.7 + len(cases) * 0.58, "share of the roofline")
 
 
 def svg(draw: Callable[[Figure], None], height_in: float, title: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from engines import SinkError
 from engines.artefact import replace_file
 from tools.bench import plots
-from tools.bench.method import METHOD
+from tools.bench.method import METHOD, ROOFLINE
 from tools.bench.plan import MOST_TOGETHER
 from tools.bench.results import MEASURED, Case, Result, Round, Spread, flags
 from tools.bench.style import CSS
@@ -22,6 +22,7 @@ from tools.bench.terminal import (
     live_cpus,
     psnr_words,
     reasons,
+    without_roofline,
 )
 
 Figure = Callable[[Round], float]
@@ -208,7 +209,8 @@ def _plots(result: Result) -> str:
             words += "; this machine shows no temperature"
         figures.append(_figure(plots.over_time(result, measured), where, words))
     if any(case.roofline is not None for case in result.measured):
-        words = "what the hardware could do at most is 100 %"
+        words = "100 % is the least time that the ceilings allow a frame (beside the bars, with"
+        words += " what takes most of it)"
         speeds.append(_figure(plots.roofline_bars(result), "Share of the roofline", words))
     parts = (("Speed", speeds), ("Age, and speed over time", figures))
     return "".join(
@@ -225,6 +227,10 @@ def _not_measured(result: Result) -> str:
     lines = [
         f"<b>{escape(', '.join(labels))}</b>: {escape(reason)}"
         for reason, labels in reasons(result).items()
+    ]
+    lines += [
+        f"<b>Roofline of {escape(', '.join(labels))}</b>: {escape(reason)}"
+        for reason, labels in without_roofline(result).items()
     ]
     return f"<h2>Not measured, and why</h2>{_list(lines)}" if lines else ""
 
@@ -243,7 +249,12 @@ def _method(result: Result) -> str:
         f"<b>Frames</b>: {escape(result.clip.description)}"
         f" (SHA-256 {result.clip.sha256[:16]}…).{real}"
     )
-    return f"<h2>Method</h2>{_list([*(line.format(**words) for line in METHOD), frames])}"
+    rooflines = [case.roofline for case in result.measured if case.roofline is not None]
+    lines = [line.format(**words) for line in METHOD]
+    if rooflines:
+        words_of = dict.fromkeys(it for found in rooflines for it in found.basis.split("; "))
+        lines.append(ROOFLINE.format(ceilings=escape("; ".join(words_of))))
+    return f"<h2>Method</h2>{_list([*lines, frames])}"
 
 
 def _machine(result: Result) -> str:

@@ -85,6 +85,9 @@ class Round:
     others_share: float | None = None
     """Of the processors, taken by other programs meanwhile; None where nobody can know."""
     steal_share: float | None = None
+    ceilings: dict[str, float] = field(default_factory=dict)
+    """What the probes did behind this turn: operations a second by number type (``f32``, ``bf16``,
+    ``f16``, ``int8``), and ``memory``: bytes a second."""
 
 
 @dataclass(slots=True)
@@ -101,11 +104,27 @@ class Difference:
 
 @dataclass(slots=True)
 class Roofline:
-    """Share of what the hardware could do at most, where somebody measured it."""
+    """Share of what the hardware could do at most."""
 
     share: float
+    """Limit to measured time of a frame at throughput; 1 is as fast as the ceilings allow."""
     basis: str
-    """Which ceiling, and how it was measured."""
+    """Which ceilings, and who reached them."""
+    operations: int = 0
+    """Of a frame: multiplications and additions."""
+    bytes: int = 0
+    """That a frame's operators have to move, each tensor once; with the frame itself."""
+    limit_ms: float = 0.0
+    """Least time of a frame: operator by operator what takes longer, arithmetic or memory."""
+    arithmetic_share: float = 0.0
+    """Of the limit, where arithmetic is what takes longer."""
+    ceilings: dict[str, float] = field(default_factory=dict)
+    """As in `Round`: the best of all rounds of this run on the same device."""
+
+    @property
+    def binds(self) -> str:
+        """Return what most of the limit is: ``arithmetic`` or ``memory``."""
+        return "arithmetic" if self.arithmetic_share >= 0.5 else "memory"
 
 
 @dataclass(slots=True)
@@ -136,6 +155,8 @@ class Case:
     difference: Difference | None = None
     rounds: list[Round] = field(default_factory=list)
     roofline: Roofline | None = None
+    no_roofline: str = ""
+    """Why there is none, or what is missing in it."""
 
     @property
     def key(self) -> tuple[str, tuple[int, int], str, str]:
@@ -318,6 +339,8 @@ def _check(result: Result) -> None:
             positive += [item.live.seconds, item.throughput.seconds, *item.throughput.fps_steps]
             if min(positive) <= 0:
                 raise SettingsError(f"{where}: figures must be more than 0")
+            if min(item.ceilings.values(), default=1) <= 0:
+                raise SettingsError(f"{where}.ceilings must be more than 0")
             if len(item.live.ages_ms) not in (0, QUANTILES):
                 raise SettingsError(
                     f"{where}.live.ages_ms must have {QUANTILES} quantiles, found"

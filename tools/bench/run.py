@@ -14,10 +14,12 @@ import numpy as np
 
 from engines import ConversionError, FrameModel, Pixels, Size
 from engines.proof import compare
+from engines.twins import int8_twin
 from tools import environment
 from tools.bench import machine, plan, results, schema
 from tools.bench.plan import COMPARED, REFERENCES, Group
 from tools.bench.results import Case, Difference, Result, Round
+from tools.bench.roofline import Rooflines
 from tools.bench.sensors import Sensors
 from tools.bench.worker import OPEN_TIMEOUT_S, SPARE_S, CaseError, CrashError, Worker
 
@@ -47,8 +49,13 @@ class Screen(Protocol):
 class Open:
     """A case with its process."""
 
+    model: FrameModel
     case: Case
     worker: Worker
+    runs: FrameModel
+    """What the engine really computes: the model or its INT8 twin."""
+    precision: str
+    """That it really computes in; of a twin, what is not in INT8."""
 
 
 @dataclass(slots=True)
@@ -64,6 +71,10 @@ class Bench:
     keep: Callable[[Result], None] = lambda _: None
     """Called after every group: a power cut costs one group only."""
     _frames: dict[Size, Path] = field(default_factory=dict)
+    _rooflines: Rooflines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rooflines = Rooflines(self.result, self.folder)
 
     def run(self) -> None:
         """Measure everything. Ctrl-C leaves what was measured until then in ``result``."""
@@ -73,9 +84,11 @@ class Bench:
         try:
             for group in self.groups:
                 self._group(group)
+                self._rooflines.conclude()
                 self.keep(self.result)
             self.result.finished = True
         finally:
+            self._rooflines.conclude()
             self.result.ended_s = round(self.sensors.now_s(), 2)
             self.result.samples = self.sensors.samples
             self.result.throttled = list(self.sensors.throttled)
@@ -91,11 +104,16 @@ class Bench:
                 if key not in right:
                     right[key] = self._reference(model, case)
                 item = self._opened(model, case, right[key], workers)
-                opened += [item] if item is not None else []
+                if item is not None:
+                    opened.append(item)
+                    with self._survived(item, workers):
+                        self._now(case, f"the ceilings of {case.label}")
+                        self._rooflines.open(item.runs, case, item.precision, item.worker)
             rounds = self.result.settings.rounds
             for number in range(rounds):
                 # Another one begins each time: who comes after a slow one is not always the same.
                 first = number % len(opened) if opened else 0
+                self._rooflines.new_round()
                 for item in [*opened[first:], *opened[:first]]:
                     if item.case.reason:
                         continue
@@ -105,6 +123,22 @@ class Bench:
                         if len(item.case.rounds) == rounds:
                             item.case.status = results.MEASURED
                         self.screen.turn()
+                        with self._survived(item, workers):
+                            self._rooflines.measure(item.case, item.worker)
+
+    @contextmanager
+    def _survived(self, item: Open, workers: ExitStack) -> Iterator[None]:
+        """A probe may be too much for a small machine: then the case goes on without."""
+        try:
+            yield
+        except CrashError:
+            case = item.case
+            if len(case.rounds) == self.result.settings.rounds:
+                return
+            item.worker = self._worker(workers)
+            with self._reason(case, self.result.settings.rounds - len(case.rounds)):
+                self._ask_open(item.worker, item.model, case.size, case.backend, case.precision)
+                item.worker.ask("deepen", OPEN_TIMEOUT_S)
 
     def _reference(self, model: FrameModel, case: Case) -> tuple[str, list[Pixels]] | None:
         """Return who is right by definition, and its pictures; None where nobody can run it."""
@@ -143,7 +177,9 @@ class Bench:
             deep = worker.ask("deepen", OPEN_TIMEOUT_S)
             case.depth = deep["depth"]
             case.notes += deep["notes"]
-            return Open(case, worker)
+            rest = found["float_precision"]
+            runs = int8_twin(model) if rest else model
+            return Open(model, case, worker, runs, rest or found["precision"])
         return None
 
     def _round(self, item: Open) -> Round:

@@ -67,7 +67,12 @@ def print_result(result: Result, console: Console) -> None:
             console.print()
             console.print(bare_table(title, measured))
             console.print(live_table(result.settings.fps, measured))
+            if any(case.roofline is not None for case in measured):
+                console.print(roofline_table(measured))
     _print_reasons(result, console)
+    for reason, labels in without_roofline(result).items():
+        text = f"roofline of {', '.join(labels)}: {reason}"
+        console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
     for label, said in flagged(result):
         text = f"noisy: {label}: {'; '.join(said)}"
         console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -139,6 +144,27 @@ def live_table(fps: float, cases: Iterable[Case]) -> Table:
     return table
 
 
+def roofline_table(cases: Iterable[Case]) -> Table:
+    """Return how near each case is to the least time that the hardware allows a frame."""
+    table = _table("the least time of a frame that this hardware allows: the roofline")
+    for name in ("of the roofline", "limit ms", "binds", "GOP", "MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for case in cases:
+        found = case.roofline
+        if found is None:
+            table.add_row(Text(case.label), *("-" * 5))
+            continue
+        table.add_row(
+            Text(case.label),
+            f"{found.share:.0%}",
+            f"{found.limit_ms:.2f}",
+            found.binds,
+            f"{found.operations / 1e9:.2f}",
+            f"{found.bytes / 1e6:.1f}",
+        )
+    return table
+
+
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print warnings, then a row a figure that changed, then how many did not."""
     for warning in comparison.warnings:
@@ -175,6 +201,15 @@ def reasons(result: Result) -> dict[str, list[str]]:
             found.setdefault("not finished before it was interrupted", {})[
                 f"{case.filter} {size} {case.label}"
             ] = None
+    return {reason: list(labels) for reason, labels in found.items()}
+
+
+def without_roofline(result: Result) -> dict[str, list[str]]:
+    """Return why measured cases have no roofline, or a part of one: reason -> which, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for case in result.measured:
+        if case.no_roofline:
+            found.setdefault(case.no_roofline, {})[case.label] = None
     return {reason: list(labels) for reason, labels in found.items()}
 
 
