@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from benchmarks import common
-from engines import Pixels, load_filter
+from engines import Engine, Pixels, load_filter
 from engines.backends.openvino import import_openvino
 
 Translate = Callable[[Pixels], Pixels]
@@ -117,12 +117,13 @@ def opencv_dnn(name: str, folder: Path) -> Loop:
 
 
 class BareOpenVino:
-    """OpenVINO on frames in memory: no source, no sink, the exported file as it is."""
+    """OpenVINO on frames in memory: no source, no sink, the file as it is that an engine runs."""
 
-    def __init__(self, name: str, precision: str) -> None:
+    def __init__(self, engine: Engine) -> None:
         width, height = common.SIZE
         self._core = import_openvino().Core()
-        self._network = self._core.read_model(load_filter(name).path)
+        model, precision = common.what_runs(engine)
+        self._network = self._core.read_model(model.path)
         self._network.reshape({"frame": [1, height, width, 3]})
         self._precision = precision
         self.configuration = ""

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from engines import load_filter, open_engine
-from engines.backends.openvino import import_openvino
+from engines import Engine, open_engine
+from engines.backends.openvino import OpenVinoEngine, import_openvino
 from realtime import Pipeline
 from tools.run import SWITCH_INTERVAL_S
 
 
-def bare_latency(frames: list[Any], precision: str) -> Any:
+def bare_latency(frames: list[Any], engine: Engine) -> Any:
     """Return the loop that OpenVINO's own samples show: one request, one frame after the other."""
-    request, _ = _compile("LATENCY", precision)
+    request, _ = _compile("LATENCY", engine)
 
     def loop() -> None:
         for frame in frames:
@@ -35,9 +35,9 @@ def bare_latency(frames: list[Any], precision: str) -> Any:
     return loop
 
 
-def bare_throughput(frames: list[Any], precision: str) -> Any:
+def bare_throughput(frames: list[Any], engine: Engine) -> Any:
     """Return OpenVINO's queue of parallel requests: the most that the machine can do."""
-    _, compiled = _compile("THROUGHPUT", precision)
+    _, compiled = _compile("THROUGHPUT", engine)
     queue = import_openvino().AsyncInferQueue(compiled)
 
     def loop() -> None:
@@ -49,9 +49,10 @@ def bare_throughput(frames: list[Any], precision: str) -> Any:
     return loop
 
 
-def _compile(hint: str, precision: str) -> tuple[Any, Any]:
+def _compile(hint: str, engine: Engine) -> tuple[Any, Any]:
     core = import_openvino().Core()
-    network = core.read_model(load_filter(common.FILTER).path)
+    model, precision = common.what_runs(engine)
+    network = core.read_model(model.path)
     width, height = common.SIZE
     network.reshape({"frame": [1, height, width, 3]})
     # Unpinned, as our backend: pinned threads lose where anything else runs beside them.
@@ -85,8 +86,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = common.clip(Path(folder))
         frames = [np.ascontiguousarray(frame) for frame in common.frames_of(clip)]
-        with open_engine(common.FILTER, common.SIZE) as probe:
+        with open_engine(common.FILTER, common.SIZE, backend=OpenVinoEngine.name) as probe:
             precision = probe.precision
+            latency, throughput = bare_latency(frames, probe), bare_throughput(frames, probe)
         path_fps: list[float] = []
 
         def whole_path() -> float:
@@ -94,7 +96,6 @@ def main() -> None:
             path_fps.append(stats.fps())
             return stats.fps()
 
-        latency, throughput = bare_latency(frames, precision), bare_throughput(frames, precision)
         found = common.interleaved(
             {
                 "whole path": whole_path,

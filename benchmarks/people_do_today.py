@@ -3,8 +3,9 @@
 Every shipped filter at 640x360, the same weights and the same clip, nothing shown: OpenCV with
 PyTorch (as it is, and with torch.compile), with ONNX Runtime, with OpenCV's own networks; and bare
 OpenVINO on frames in memory, in the fastest of the configurations that its own benchmark tool
-offers. Ours is the whole path from the file to the null sink, as `auto` runs it and in INT8
-(`pix2live convert --to onnx-int8`, on other frames than those of the proof), and the bare engine.
+offers, with the same file and precision as ours. Ours is the whole path from the file to the null
+sink and the bare engine, both as `auto` runs them (INT8 where the processor has VNNI), and both in
+the fastest floating point.
 
 Networks that differ in their weights only take the same time: torch.compile and OpenCV's own, which
 take long to prepare, run for one filter of each architecture. Of the rounds, those count in which
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,35 +33,22 @@ import numpy as np
 
 from benchmarks import common, loops
 from benchmarks.streams import quietest
-from engines import (
-    Card,
-    Engine,
-    Pixels,
-    filter_names,
-    load_filter,
-    open_engine,
-    write_frame_model,
-)
+from engines import Engine, Pixels, filter_names, load_filter, open_engine
 from engines.backends.openvino import OpenVinoEngine
-from engines.graphs import int8
 from engines.proof import compare
+from engines.twins import INT8
 from realtime import Pipeline
 from tools.run import SWITCH_INTERVAL_S
 
 OURS: Final = "pix2live, whole path"
-INT8: Final = "pix2live, whole path, INT8"
 ENGINE: Final = "pix2live, engine"
 BARE: Final = "bare OpenVINO, best"
 PYTORCH: Final = "OpenCV + PyTorch"
 COMPILED: Final = "OpenCV + torch.compile"
 ONNX: Final = "OpenCV + ONNX Runtime"
 DNN: Final = "OpenCV DNN"
-CLAIMS: Final = (
-    (OURS, PYTORCH, 3.0),
-    (INT8, PYTORCH, 3.0),
-    (OURS, ONNX, 2.0),
-    (ENGINE, BARE, 0.97),
-)
+LEAST: Final = {(OURS, PYTORCH): 3.0, (OURS, ONNX): 2.0, (ENGINE, BARE): 0.97}
+"""Of the ratios of fps."""
 PROOF_FRAMES: Final = 8
 PSNR_DB: Final = 35.0
 
@@ -69,31 +58,23 @@ def ways(
 ) -> tuple[dict[str, Callable[[], float]], dict[str, Any]]:
     """Return what measures each loop, in frames a second, and what there is to say of them."""
     count = len(pictures)
-    engine = open_engine(name, common.SIZE, backend=OpenVinoEngine.name)
-    frame_in, frame_out = engine.slots(2)
-
-    def bare_engine() -> float:
-        started = time.perf_counter()
-        for picture in pictures:
-            np.copyto(frame_in, picture)
-            engine.infer(frame_in, frame_out)
-        return count / (time.perf_counter() - started)
-
-    bare = loops.BareOpenVino(name, engine.precision)
     pytorch = loops.pytorch(name)
-    found: dict[str, Callable[[], float]] = {
-        OURS: lambda: Pipeline(clip, name, ["null"], mode="every", frames=count).run().fps(),
-        ENGINE: bare_engine,
-        BARE: bare.best(pictures),
-        PYTORCH: lambda: loops.fps_of(pytorch, clip, count),
-    }
     shown = pictures[:PROOF_FRAMES]
     right = [*itertools.islice(pytorch(clip), len(shown))]
-    facts: dict[str, Any] = {
-        "architecture": load_filter(name).card.architecture,
-        "precision": engine.precision,
-        "bare OpenVINO's best": bare.configuration,
-    }
+    facts: dict[str, Any] = {"architecture": load_filter(name).card.architecture}
+    found: dict[str, Callable[[], float]] = {}
+    chosen = ours(name, clip, pictures, "auto")
+    facts["precision"] = chosen.precision
+    found |= chosen.ways("")
+    each = [("", chosen)]
+    if chosen.precision == INT8:
+        floats = common.float_precision()
+        each.append((f", {floats}", ours(name, clip, pictures, floats)))
+        found |= each[-1][1].ways(each[-1][0])
+    for suffix, way in each:
+        facts[f"psnr_db from PyTorch{suffix}"] = psnr_db(way.engine, shown, right)
+        facts[f"bare OpenVINO's best{suffix}"] = way.configuration
+    found[PYTORCH] = lambda: loops.fps_of(pytorch, clip, count)
     others: dict[str, Callable[[], loops.Loop]] = {ONNX: lambda: loops.onnxruntime(name)}
     if slow:
         others[COMPILED] = lambda: loops.pytorch(name, compiled=True)
@@ -105,24 +86,53 @@ def ways(
             facts[label] = str(error)
             continue
         found[label] = lambda loop=loop: loops.fps_of(loop, clip, count)  # type: ignore[misc]
-    facts["psnr_db from PyTorch"] = psnr_db(engine, shown, right)
-    if (missing := int8.why_not()) is None:
-        twin = in_int8(name, pictures[PROOF_FRAMES:], folder)
-        found[INT8] = lambda: Pipeline(clip, twin, ["null"], mode="every", frames=count).run().fps()
-        with open_engine(twin, common.SIZE, backend=OpenVinoEngine.name) as fast:
-            facts["psnr_db from PyTorch, INT8"] = psnr_db(fast, shown, right)
-    else:
-        facts[INT8] = missing
     return found, facts
 
 
-def in_int8(name: str, frames: list[Pixels], folder: Path) -> Path:
-    """Write a shipped filter in INT8, measured on ``frames``; returns its path."""
-    path = folder / f"{name}.int8.onnx"
-    master = load_filter(name)
-    card = Card(name=path.stem, stride=master.card.stride)
-    write_frame_model(int8.to_int8(master.graph(), frames), card, path)
-    return path
+@dataclass(frozen=True)
+class Ours:
+    """The filter in one precision, and bare OpenVINO with the same file."""
+
+    engine: Engine
+    whole_path: Callable[[], float]
+    bare_engine: Callable[[], float]
+    bare_openvino: Callable[[], float]
+    configuration: str
+    """The fastest one of bare OpenVINO."""
+
+    @property
+    def precision(self) -> str:
+        return self.engine.precision
+
+    def ways(self, suffix: str) -> dict[str, Callable[[], float]]:
+        """Return what measures them, in frames a second."""
+        return {
+            OURS + suffix: self.whole_path,
+            ENGINE + suffix: self.bare_engine,
+            BARE + suffix: self.bare_openvino,
+        }
+
+
+def ours(name: str, clip: Path, pictures: list[Pixels], precision: str) -> Ours:
+    """Open the filter, and look for the fastest way of bare OpenVINO."""
+    backend = OpenVinoEngine.name
+    engine = open_engine(name, common.SIZE, backend=backend, precision=precision)
+    frame_in, frame_out = engine.slots(2)
+
+    def whole_path() -> float:
+        another = open_engine(name, backend=backend, precision=precision)
+        return Pipeline(clip, another, ["null"], mode="every", frames=len(pictures)).run().fps()
+
+    def bare_engine() -> float:
+        started = time.perf_counter()
+        for picture in pictures:
+            np.copyto(frame_in, picture)
+            engine.infer(frame_in, frame_out)
+        return len(pictures) / (time.perf_counter() - started)
+
+    bare = loops.BareOpenVino(engine)
+    best = bare.best(pictures)
+    return Ours(engine, whole_path, bare_engine, best, bare.configuration)
 
 
 def psnr_db(engine: Engine, frames: list[Pixels], pictures: list[Pixels]) -> float:
@@ -145,22 +155,23 @@ def measured(
     fps = {label: [done[label] for _, done in found] for label in each}
     each.clear()  # with what they hold
     gc.collect()
-    ratios = {
-        f"{ours} / {theirs}": round(common.ratio(fps, ours, theirs), 2)
-        for ours, theirs in [
-            *((OURS, other) for other in fps if other not in (OURS, ENGINE, INT8)),
-            (ENGINE, BARE),
-            *((INT8, other) for other in (OURS, PYTORCH) if INT8 in fps),
-        ]
+    suffixes = [label.removeprefix(OURS) for label in fps if label.startswith(OURS)]
+    pairs = {
+        (OURS + suffix, other): LEAST.get((OURS, other))
+        for suffix in suffixes
+        for other in (PYTORCH, ONNX, COMPILED, DNN)
+        if other in fps
     }
+    pairs |= {(ENGINE + suffix, BARE + suffix): LEAST[ENGINE, BARE] for suffix in suffixes}
+    ratios = {f"{a} / {b}": round(common.ratio(fps, a, b), 2) for a, b in pairs}
     kept = {
-        f"{ours} / {theirs} >= {least}": common.ratio(fps, ours, theirs) >= least
-        for ours, theirs, least in CLAIMS
-        if ours in fps
+        f"{a} / {b} >= {least}": common.ratio(fps, a, b) >= least
+        for (a, b), least in pairs.items()
+        if least is not None
     }
-    for what in ("psnr_db from PyTorch", "psnr_db from PyTorch, INT8"):
-        if what in facts:
-            kept[f"{what} >= {PSNR_DB:.0f}"] = facts[what] >= PSNR_DB
+    for what, psnr in facts.items():
+        if what.startswith("psnr_db"):
+            kept[f"{what} >= {PSNR_DB:.0f}"] = psnr >= PSNR_DB
     return {
         **facts,
         "fps": {label: common.summary(values) for label, values in fps.items()},
