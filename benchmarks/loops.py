@@ -21,7 +21,7 @@ from engines.backends.openvino import import_openvino
 
 Translate = Callable[[Pixels], Pixels]
 Loop = Callable[[Path], Iterator[Pixels]]
-TRIAL_FRAMES: Final = 12
+TRIAL_FRAMES: Final = 24
 ENOUGH: Final = 4
 """Frames under way in the configurations of many requests."""
 

@@ -1,6 +1,7 @@
 """Write the numbers of the README and of docs/performance.md: `python -m benchmarks.performance`.
 
-Both are made from the result files alone; a test fails where they differ from them.
+And docs/boards.md, see `benchmarks.boards`. All are made from the result files alone; a test fails
+where they differ from them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
+from benchmarks import boards, common
+from benchmarks.markdown import row, table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -46,9 +48,12 @@ def against_bare(found: Results) -> list[str]:
     lines = table("as fast as it goes, 640x360", "fps (least to most)", "pix2live / it")
     names = {"whole path": "pix2live, file to null sink", "bare loop": "bare OpenVINO, one request",
              "bare queue": "bare OpenVINO, its parallel queue"}  # fmt: skip
-    for key, name in names.items():
-        share = found.get(f"whole path / {key}")
-        lines.append(row(name, spread(found["fps"][key]), "" if share is None else f"{share:.2f}"))
+    for key, fps in found["fps"].items():
+        way, _, precision = key.partition(", ")
+        whole = f"whole path, {precision}" if precision else "whole path"
+        share = found.get(f"{whole} / {key}")
+        name = f"{names[way]}, {precision or found['precision']}"
+        lines.append(row(name, spread(fps), "" if share is None else f"{share:.2f}"))
     return lines
 
 
@@ -245,16 +250,6 @@ def replaced(readme: str, block: str) -> str:
     return before + block + rest.split(ENDS)[1]
 
 
-def table(*heads: str) -> list[str]:
-    """Return the head of a Markdown table."""
-    return [row(*heads), "|" + "---|" * len(heads)]
-
-
-def row(*cells: object) -> str:
-    """Return a row of a Markdown table."""
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
 def spread(figures: dict[str, float], digits: int = 1) -> str:
     """Return median, least and most."""
     middle, least, most = (f"{figures[key]:.{digits}f}" for key in ("median", "min", "max"))
@@ -267,6 +262,7 @@ def main() -> None:
     README.write_text(
         replaced(README.read_text(encoding="utf-8"), numbers(results)), encoding="utf-8"
     )
+    boards.write()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
 
 @functools.cache
 def instructions() -> frozenset[str]:
-    """Return the instruction sets of the first processor by Linux's names; empty elsewhere."""
+    """Return the instruction sets of the first processor by Linux's names; empty elsewhere.
+
+    Read once: a processor does not change.
+    """
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:
@@ -24,9 +27,10 @@ def instructions() -> frozenset[str]:
     return frozenset()
 
 
-def has_vnni() -> bool:
-    """Whether it multiplies and adds INT8 at once, in sums of 32 bits.
+def has_vnni() -> bool | None:
+    """Whether it multiplies and adds INT8 at once, in sums of 32 bits; None where nobody says it.
 
     Without, INT8 is hardly faster than f32, and sums of 16 bits overflow: the pictures are others.
     """
-    return bool(VNNI & instructions())
+    found = instructions()
+    return bool(VNNI & found) if found else None

@@ -74,7 +74,8 @@ def open_engine(
             the size from its source.
         backend: a name, or ``auto``: the best that is really there; ``notes`` say why. A device
             may follow: ``openvino:GPU``, ``onnxruntime:cuda``, ``torch:cuda``, ``tensorrt:1``.
-        precision: ``auto``, ``f32``, ``bf16`` or ``f16``; a backend that cannot do it says so.
+        precision: ``auto``, ``f32``, ``bf16``, ``f16`` or ``int8``; a backend that cannot do it
+            says so.
         depth: how many frames may be under way.
 
     Raises:

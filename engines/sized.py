@@ -100,6 +100,7 @@ class SizedEngine(Engine):
         engine = self._levels[level].engine
         engine.reset()
         self.device, self.precision = engine.device, engine.precision
+        self.float_precision = engine.float_precision
 
     def slots(self, count: int) -> list[Pixels]:
         width, height = self._opened()
@@ -111,7 +112,7 @@ class SizedEngine(Engine):
     def _open(self, size: Size) -> None:
         sizes = self._fitting(size)
         for place, working_size in enumerate(sizes):
-            engine = self._first if place == 0 else self._twin()
+            engine = self._first if place == 0 else self._another()
             engine.open(working_size, depth=self.depth)
             self.depth = min(self.depth, engine.depth)
             self._levels.append(_Level(engine, working_size, []))
@@ -121,6 +122,7 @@ class SizedEngine(Engine):
             self.notes += [note for note in engine.notes if note not in self.notes]
         self.level, self.sizes = 0, tuple(sizes)
         self.device, self.precision = self._first.device, self._first.precision
+        self.float_precision = self._first.float_precision
         self.engine_path = self._first.engine_path
         self.notes.append(f"working sizes: {', '.join(f'{w}x{h}' for w, h in sizes)}")
         self.notes += self._stretched(size)
@@ -155,11 +157,11 @@ class SizedEngine(Engine):
         )
         return [said]
 
-    def _twin(self) -> Engine:
+    def _another(self) -> Engine:
         """Return another engine, made as the first one was."""
         first = self._first
         try:
-            twin = type(first)(
+            another = type(first)(
                 first.model, precision=first.asked_precision, device=first.asked_device
             )
         except TypeError as error:  # somebody's engine that is made in another way
@@ -167,9 +169,9 @@ class SizedEngine(Engine):
                 f"several working sizes need engines that are made of a model, a precision and a"
                 f" device; {type(first).__name__} is not"
             ) from error
-        if hasattr(twin, "on_progress"):
-            twin.on_progress = self.on_progress
-        return twin
+        if hasattr(another, "on_progress"):
+            another.on_progress = self.on_progress
+        return another
 
     def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
         level = self._levels[self.level]

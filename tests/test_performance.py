@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import performance
+from benchmarks import boards, performance
 
 
 def test_the_numbers_are_those_of_the_results() -> None:
@@ -13,6 +13,15 @@ def test_the_numbers_are_those_of_the_results() -> None:
     assert performance.PAGE.read_text(encoding="utf-8") == performance.page(results), again
     readme = performance.README.read_text(encoding="utf-8")
     assert readme == performance.replaced(readme, performance.numbers(results)), again
+
+
+def test_the_edge_table_is_that_of_the_boards() -> None:
+    found = boards.read_boards()
+    assert found, "the table is empty"
+    assert boards.PAGE.read_text(encoding="utf-8") == boards.page(found)
+    for result in found.values():
+        result.measured[0].rounds[0].throughput.fps += 1e3
+    assert boards.PAGE.read_text(encoding="utf-8") != boards.page(found)
 
 
 def test_other_results_are_other_numbers() -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engines import FrameModel, SettingsError, SinkError, filter_names, load_filter
+from engines import FrameModel, ModelError, SettingsError, SinkError, filter_names, load_filter
+from engines.twins import int8_twin, twin_path
 
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 ROOM_FOR_ALL = 110
@@ -92,6 +93,7 @@ def print_card(model: FrameModel, console: Console) -> None:
     }
     for backend, proof in card.proofs.items():
         rows[f"proof {backend}"] = _numbers(proof)
+    rows |= _of_the_twin(model)
     for key, value in rows.items():
         if value:
             table.add_row(Text(key), Text(value))  # a card may hold [brackets]
@@ -99,6 +101,20 @@ def print_card(model: FrameModel, console: Console) -> None:
     if card.command:  # in one piece, so that it can be copied
         console.print("\nmade with:", style="bold")
         console.print(Text(card.command), soft_wrap=True)
+
+
+def _of_the_twin(model: FrameModel) -> dict[str, str]:
+    """Return what the card of the INT8 twin beside the model proves, if there is one."""
+    path = twin_path(model.path)
+    if not path.exists():
+        return {}
+    try:
+        proofs = int8_twin(model).card.proofs
+    except ModelError as error:
+        return {"INT8 twin": str(error)}
+    return {"INT8 twin": path.name} | {
+        f"proof {backend}, INT8": _numbers(proof) for backend, proof in proofs.items()
+    }
 
 
 def draw(models: Sequence[FrameModel], sheet: Path, source: Path | None) -> None:

@@ -19,7 +19,6 @@ import click
 from rich.console import Console
 
 from engines import Pix2liveError, SettingsError, Size, SourceError, open_engine
-from engines.base import PRECISIONS
 from realtime import Pipeline, Sink, Source, open_sink, open_source
 from realtime.crossfade import LONGEST_MS
 from realtime.effects.chain import ON_ERROR
@@ -30,7 +29,7 @@ from realtime.sinks.images import ImagesSink
 from realtime.sinks.window import why_no_window
 from realtime.sources.images import ImagesSource
 from realtime.sources.levels import Window
-from tools.option_types import SizesType, SizeType, WindowType
+from tools.option_types import SizesType, SizeType, WindowType, precision_option
 from tools.report import BuildProgress, LiveStatus, age_table, end_notes, stats_json, write_json
 
 DEFAULT_FILTER = "comic"
@@ -93,13 +92,7 @@ class Settings:
     help="auto, openvino, onnxruntime, torch or identity; no other takes its place, but for the"
     " time that it compiles (see --no-stand-in).",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-    help="auto takes a reduced one only where it is proven.",
-)
+@precision_option("auto takes a reduced one only where it is proven.")
 @click.option(
     "--mode",
     type=click.Choice(MODES),

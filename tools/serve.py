@@ -22,9 +22,8 @@ from engines import (
     load_filter,
     open_engine,
 )
-from engines.base import PRECISIONS
 from realtime import Pipeline, Sink, Source
-from tools.option_types import SizeType
+from tools.option_types import SizeType, precision_option
 from tools.run import DEFAULT_FILTER, SWITCH_INTERVAL_S, keep_what_is_loaded
 
 if TYPE_CHECKING:
@@ -44,12 +43,7 @@ if TYPE_CHECKING:
     f"  [default: {DEFAULT_FILTER}]",
 )
 @click.option("--backend", default="auto", show_default=True, metavar="NAME")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-)
+@precision_option("As for run.")
 @click.option("--size", type=SizeType(), help="Work on SOURCE at this size.  [default: its own]")
 @click.option("--effect", "effects", multiple=True, metavar="SPEC", help="As of run; repeatable.")
 @click.option(

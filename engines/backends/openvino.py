@@ -140,7 +140,7 @@ class OpenVinoEngine(Engine):
                 f"OpenVINO has no device {self._device!r} here, only {core.available_devices}"
             )
         choice = Choice(core, self._device, self.asked_precision)
-        self._twin = choice.twin(self._frame_model(), size)
+        self._twin = choice.twin(self._frame_model())
         network = self._network(core, self._running(), size)
         self.precision = INT8
         if self._twin is None:

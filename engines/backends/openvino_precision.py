@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from engines.artefact import engine_file
 from engines.errors import EngineError, ModelError
-from engines.model import Card, FrameModel, Size
+from engines.model import Card, FrameModel
 from engines.processor import has_vnni
 from engines.reduced_precision import judged, proven_db
 from engines.twins import INT8, int8_twin, twin_path
@@ -17,6 +16,12 @@ ENOUGH_PSNR_DB: Final = 30.0
 """bf16 or f16 must come this close to f32; below it, `auto` takes f32."""
 ENOUGH_INT8_DB: Final = 38.0
 """INT8 is off by steps and lines here and there, which are seen sooner than the grain of bf16."""
+
+NO_VNNI: Final = {
+    False: "this processor has no VNNI",
+    True: "nobody says here whether this processor has VNNI",
+}
+"""Whether that is unknown -> what to say."""
 
 
 @dataclass
@@ -28,7 +33,7 @@ class Choice:
     asked: str
     notes: list[str] = field(default_factory=list)
 
-    def twin(self, model: FrameModel, size: Size) -> FrameModel | None:
+    def twin(self, model: FrameModel) -> FrameModel | None:
         """Return the INT8 twin of ``model`` where that is what to run; None where it is not.
 
         Raises:
@@ -38,35 +43,51 @@ class Choice:
             if INT8.upper() not in _able(self.core, self.device):
                 raise EngineError(f"{self.device} has no INT8 here")
             try:
-                return int8_twin(model)
+                found = int8_twin(model)
             except ModelError as error:
                 raise EngineError(str(error)) from error
+            psnr_db, where = self._proof(found)
+            self.notes.append(
+                f"{INT8}: without a proof ({where})"
+                if psnr_db is None
+                else f"{INT8}: {psnr_db:.1f} dB {where}"
+            )
+            if self._on_a_cpu() and not has_vnni():
+                self.notes.append(f"{NO_VNNI[has_vnni() is None]}: the picture may be another")
+            return found
         path = twin_path(model.path)
-        if self.asked != "auto" or not self.device.startswith("CPU") or not path.exists():
+        if self.asked != "auto" or not self._on_a_cpu() or not path.exists():
             return None
-        if engine_file(model.path, "openvino", size).exists():
-            return None  # somebody compiled another one on purpose
-        found, reason = self._proven_twin(model)
-        if found is None:
+        twin, reason = self._proven_twin(model)
+        if twin is None:
             self.notes.append(f"not {path.name}: {reason}")
-        return found
+        return twin
 
     def _proven_twin(self, model: FrameModel) -> tuple[FrameModel | None, str]:
         if not has_vnni():
-            return None, "this processor is not known to have VNNI (--precision int8 takes it)"
+            return None, NO_VNNI[has_vnni() is None]
         try:
             found = int8_twin(model)
         except ModelError as error:
             return None, str(error)
-        key = f"openvino/{fastest_float(self.core, self.device)}"
-        psnr_db = proven_db(found.card, key)
+        psnr_db, where = self._proof(found)
         if psnr_db is None:
-            return None, f"its card has no proof under {key}"
-        where = _where(found.card, key)
+            return None, where
         if psnr_db < ENOUGH_INT8_DB:
             return None, f"only {psnr_db:.1f} dB {where}, {ENOUGH_INT8_DB:.0f} are needed"
         self.notes.append(f"{INT8}: {psnr_db:.1f} dB {where}")
         return found, ""
+
+    def _proof(self, twin: FrameModel) -> tuple[float | None, str]:
+        """Return the PSNR in dB that the twin's card has, and from what; None with a reason."""
+        key = f"openvino/{fastest_float(self.core, self.device)}"
+        psnr_db = proven_db(twin.card, key)
+        if psnr_db is None:
+            return None, f"its card has no proof under {key}"
+        return psnr_db, _where(twin.card, key)
+
+    def _on_a_cpu(self) -> bool:
+        return self.device.startswith("CPU")
 
     def floating_point(self, card: Card, measure: Callable[[str], float]) -> str:
         """Return the precision to run in; ``measure`` gives the PSNR of one against f32.

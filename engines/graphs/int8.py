@@ -68,13 +68,16 @@ def to_int8(master: onnx.ModelProto, frames: Sequence[NDArray[np.uint8]]) -> onn
             should see these again in a proof.
 
     Raises:
-        ConversionError: a package is missing, or it cannot be quantised.
+        ConversionError: a package is missing, it has states or alpha, or cannot be quantised.
     """
     import onnx
 
     reason = why_not()
     if reason is not None:
         raise ConversionError(f"INT8 needs another package: {reason}")
+    found = [item.name for item in (*master.graph.input, *master.graph.output)]
+    if others := sorted(set(found) - {"frame", "translated", *_weight_names(master)}):
+        raise ConversionError(f"INT8 is not for models with {' and '.join(others)}")
     if not frames:
         raise ConversionError("INT8 measures the ranges of values on frames, and there are none")
     graph = in_rows(master)
@@ -93,6 +96,11 @@ def to_int8(master: onnx.ModelProto, frames: Sequence[NDArray[np.uint8]]) -> onn
     if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
         raise ConversionError("there is nothing to quantise in this network")
     return quantised
+
+
+def _weight_names(model: onnx.ModelProto) -> set[str]:
+    """Return the weights, which old files list as inputs."""
+    return {item.name for item in model.graph.initializer}
 
 
 def _best(graph: onnx.ModelProto, frames: Sequence[NDArray[np.uint8]]) -> onnx.ModelProto:

@@ -3,24 +3,18 @@
 What a roofline needs (Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance
 Model for Multicore Architectures", 2009). The graph is counted as it was exported, not as a backend
 rewrites it. Where a number does not follow from the graph, there is none, with the reason.
-
-ONNX's own shape inference stops where a graph computes a shape in a way that it does not follow (a
-division, for instance). So both take turns here: what is known by now is inferred, and small
-constants that are only about shapes are computed, until nothing is new.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engines.graphs.graph_types import attribute, describe, one_line, read_by
+from engines.graphs.graph_types import attribute, describe, read_by
+from engines.graphs.sized_shapes import Shapes, UnknownError, for_one_size
+from engines.twins import INT8
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +23,6 @@ if TYPE_CHECKING:
 
 ELEMENT_BYTES: Final[Mapping[str, int]] = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
 """Of the number types that operators compute in."""
-INT8: Final = "int8"
 NORMALISATIONS: Final = (
     "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization",
     "MeanVarianceNormalization",
@@ -42,18 +35,6 @@ REFUSED: Final = (
 """They multiply too, and nobody has written down here how often."""
 MOVES: Final = ("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Operators between a DequantizeLinear and who reads it, which change no value."""
-COMPUTED: Final = frozenset((
-    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
-    "Expand", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg",
-    "Not", "Or", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub",
-    "Transpose", "Unsqueeze", "Where",
-))  # fmt: skip
-"""What shapes are made with."""
-MOST_ELEMENTS: Final = 4096
-"""Of a constant that is computed: shapes are small."""
-MOST_TURNS: Final = 100
-
-_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +107,7 @@ def count_work(model: onnx.ModelProto, size: Size) -> tuple[Work | None, str]:
     try:
         for node in model.graph.node:
             _refuse(node)
-        graph, shapes = _fixed(model, size)
+        graph, shapes = for_one_size(model, size)
         changing = _changing(graph)
         made_by = {name: node for node in graph.node for name in node.output}
         operators = []
@@ -138,42 +119,31 @@ def count_work(model: onnx.ModelProto, size: Size) -> tuple[Work | None, str]:
                 name = node.name or node.output[0]
                 operators.append(Operator(name, node.op_type, *counted, int8=int8))
         return Work(tuple(operators), _frame_bytes(graph, shapes)), ""
-    except _UnknownError as error:
+    except UnknownError as error:
         return None, str(error)
-
-
-class _UnknownError(ValueError):
-    """A number does not follow from the graph; the message says which."""
-
-
-class _Shapes(dict[str, _Shape]):
-    """Tensor -> shape; others are refused."""
-
-    def __missing__(self, name: str) -> _Shape:
-        raise _UnknownError(f"the shape of {name!r} does not follow from the size of the frame")
 
 
 _Counted = tuple[int, int, int, int]
 """Operations, elements read, weights, elements written."""
 
 
-def _convolution(node: onnx.NodeProto, shapes: _Shapes, _: set[str]) -> _Counted:
+def _convolution(node: onnx.NodeProto, shapes: Shapes, _: set[str]) -> _Counted:
     given, weights, made = (shapes[name] for name in (*node.input[:2], node.output[0]))
     if weights[1] * (attribute(node, "group") or 1) != given[1]:
-        raise _UnknownError(f"{describe(node)}: {given} and {weights} do not fit together")
+        raise UnknownError(f"{describe(node)}: {given} and {weights} do not fit together")
     # Weights are (M, C / groups, *kernel): each value that comes out is a sum of so many products.
     products = math.prod(made) * math.prod(weights[1:])
     return 2 * products, math.prod(given), _weights(node, shapes), math.prod(made)
 
 
-def _transposed(node: onnx.NodeProto, shapes: _Shapes, _: set[str]) -> _Counted:
+def _transposed(node: onnx.NodeProto, shapes: Shapes, _: set[str]) -> _Counted:
     given, weights, made = (shapes[name] for name in (*node.input[:2], node.output[0]))
     # Weights are (C, M / groups, *kernel): each value that goes in is multiplied so many times.
     products = math.prod(given) * math.prod(weights[1:])
     return 2 * products, math.prod(given), _weights(node, shapes), math.prod(made)
 
 
-def _product(node: onnx.NodeProto, shapes: _Shapes, changing: set[str]) -> _Counted:
+def _product(node: onnx.NodeProto, shapes: Shapes, changing: set[str]) -> _Counted:
     one, made = shapes[node.input[0]], shapes[node.output[0]]
     inner = one[0] if node.op_type == "Gemm" and attribute(node, "transA") else one[-1]
     read = weights = 0
@@ -185,11 +155,11 @@ def _product(node: onnx.NodeProto, shapes: _Shapes, changing: set[str]) -> _Coun
     return 2 * math.prod(made) * inner, read, weights, math.prod(made)
 
 
-def _statistics(node: onnx.NodeProto, shapes: _Shapes, _: set[str]) -> _Counted:
+def _statistics(node: onnx.NodeProto, shapes: Shapes, _: set[str]) -> _Counted:
     return 0, math.prod(shapes[node.input[0]]), 0, 0
 
 
-COUNTERS: Final[Mapping[str, Callable[[Any, _Shapes, set[str]], _Counted]]] = {
+COUNTERS: Final[Mapping[str, Callable[[Any, Shapes, set[str]], _Counted]]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
     "MatMul": _product,
@@ -198,7 +168,7 @@ COUNTERS: Final[Mapping[str, Callable[[Any, _Shapes, set[str]], _Counted]]] = {
 }
 
 
-def _weights(node: onnx.NodeProto, shapes: _Shapes) -> int:
+def _weights(node: onnx.NodeProto, shapes: Shapes) -> int:
     return sum(math.prod(shapes[name]) for name in node.input[1:] if name)
 
 
@@ -223,19 +193,19 @@ def _refuse(node: onnx.NodeProto, inside: str = "") -> None:
     """Refuse what cannot be counted.
 
     Raises:
-        _UnknownError: which node, and why.
+        UnknownError: which node, and why.
     """
     if node.op_type in REFUSED:
-        raise _UnknownError(f"{describe(node)} multiplies in a way that is not counted")
+        raise UnknownError(f"{describe(node)} multiplies in a way that is not counted")
     if inside and node.op_type in COUNTERS:
-        raise _UnknownError(f"{describe(node)} is inside {inside}: it may run any number of times")
+        raise UnknownError(f"{describe(node)} is inside {inside}: it may run any number of times")
     for item in node.attribute:
         for graph in (*item.graphs, *([item.g] if item.HasField("g") else [])):
             for inner in graph.node:
                 _refuse(inner, describe(node))
 
 
-def _frame_bytes(graph: onnx.GraphProto, shapes: _Shapes) -> int:
+def _frame_bytes(graph: onnx.GraphProto, shapes: Shapes) -> int:
     from onnx import helper
 
     weights = {item.name for item in graph.initializer}
@@ -245,133 +215,3 @@ def _frame_bytes(graph: onnx.GraphProto, shapes: _Shapes) -> int:
         * helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type).itemsize
         for item in pictures
     )
-
-
-def _fixed(model: onnx.ModelProto, size: Size) -> tuple[onnx.GraphProto, _Shapes]:
-    """Return the graph for one size, what is only about shapes computed, and its shapes.
-
-    Raises:
-        _UnknownError: the graph takes no such size, or it does not fit together.
-    """
-    import onnx
-    from onnx import inliner, numpy_helper
-
-    fixed = onnx.ModelProto()
-    try:
-        fixed.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
-    except Exception as error:  # C++ exceptions without a common root
-        raise _UnknownError(f"its functions cannot be inlined: {one_line(error)}") from error
-    foreign = [node for node in fixed.graph.node if node.domain not in ("", "ai.onnx")]
-    if foreign:
-        raise _UnknownError(f"{describe(foreign[0])} is an operator of {foreign[0].domain!r}")
-    _fix_inputs(fixed.graph, size)
-    small = [item for item in fixed.graph.initializer if _is_small(item.dims)]
-    values = {item.name: numpy_helper.to_array(item) for item in small}
-    for _ in range(MOST_TURNS):
-        shapes = _inferred(fixed)
-        if not _compute(fixed, shapes, values):
-            return fixed.graph, shapes
-    raise _UnknownError(f"its shapes are not known after {MOST_TURNS} turns")
-
-
-def _fix_inputs(graph: onnx.GraphProto, size: Size) -> None:
-    """Put numbers where inputs have symbols."""
-    weights = {item.name for item in graph.initializer}
-    inputs = {item.name: _dims(item) for item in graph.input if item.name not in weights}
-    if "frame" not in inputs or len(inputs["frame"]) != 4:
-        raise _UnknownError("it is no frame model: it has no input 'frame' of four sides")
-    names = {}
-    for dim, length in zip(inputs["frame"][1:3], reversed(size), strict=True):
-        if dim.HasField("dim_value") and dim.dim_value != length:
-            raise _UnknownError(f"it takes frames of another size than {size[0]}x{size[1]}")
-        if dim.dim_param:
-            names[dim.dim_param] = length
-        dim.dim_value = length
-    for name, dims in inputs.items():
-        for dim in dims:
-            if not dim.HasField("dim_value"):
-                part = re.fullmatch(r"(.+?)(?://?([1-9]\d*))?", dim.dim_param)  # H/4
-                if part is None or part[1] not in names:
-                    raise _UnknownError(f"the side {dim.dim_param!r} of {name!r} is not known")
-                dim.dim_value = names[part[1]] // int(part[2] or 1)
-    del graph.value_info[:]
-    for item in graph.output:  # symbols would be in the way of what is inferred
-        item.type.tensor_type.ClearField("shape")
-
-
-def _inferred(model: onnx.ModelProto) -> _Shapes:
-    from onnx import shape_inference
-
-    try:
-        graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    except Exception as error:  # C++ exceptions without a common root
-        raise _UnknownError(f"its shapes do not fit together: {one_line(error)}") from error
-    found = _Shapes({item.name: tuple(item.dims) for item in graph.initializer})
-    for item in (*graph.input, *graph.value_info, *graph.output):
-        dims = _dims(item)
-        if item.type.tensor_type.HasField("shape") and all(x.HasField("dim_value") for x in dims):
-            found[item.name] = tuple(dim.dim_value for dim in dims)
-    return found
-
-
-def _compute(model: onnx.ModelProto, shapes: _Shapes, values: dict[str, NDArray[Any]]) -> bool:
-    """Replace nodes that are about shapes by what they give; return whether there were any."""
-    from onnx import numpy_helper
-
-    graph = model.graph
-    results = {item.name for item in graph.output}
-    kept = []
-    for node in graph.node:
-        found = None if results & set(node.output) else _result(model, node, shapes, values)
-        if found is None:
-            kept.append(type(node).FromString(node.SerializeToString()))
-            continue
-        values |= found
-        graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in found.items())
-    if len(kept) == len(graph.node):
-        return False
-    del graph.node[:]
-    graph.node.extend(kept)
-    return True
-
-
-def _result(
-    model: onnx.ModelProto, node: onnx.NodeProto, shapes: _Shapes, values: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]] | None:
-    """Return name -> value of what a node gives; None where that is not known, or not small."""
-    from onnx import helper
-    from onnx.reference import ReferenceEvaluator
-
-    if node.op_type == "Shape" and node.input[0] in shapes:
-        ends = {item.name: item.i for item in node.attribute}
-        part = shapes[node.input[0]][ends.get("start") : ends.get("end")]
-        return {node.output[0]: np.asarray(part, np.int64)}
-    if node.op_type not in COMPUTED or any(name and name not in values for name in node.input):
-        return None
-    inputs = {name: values[name] for name in node.input if name}
-    large = node.op_type in ("ConstantOfShape", "Expand") and not _is_small(
-        inputs[node.input[-1]].tolist()
-    )
-    if large:
-        return None
-    given = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-        for name, x in inputs.items()
-    ]
-    made = [helper.make_tensor_value_info(name, 0, None) for name in node.output]
-    graph = helper.make_graph([node], "shape", given, made)
-    try:
-        alone = helper.make_model(graph, opset_imports=list(model.opset_import))
-        found: Any = ReferenceEvaluator(alone).run(None, inputs)
-    except Exception as error:  # whatever numpy and the evaluator stumble over
-        raise _UnknownError(f"{describe(node)} cannot be computed: {one_line(error)}") from error
-    arrays = {name: np.asarray(x) for name, x in zip(node.output, found)}
-    return arrays if all(_is_small(x.shape) for x in arrays.values()) else None
-
-
-def _is_small(shape: Any) -> bool:
-    return int(math.prod(shape)) <= MOST_ELEMENTS
-
-
-def _dims(value: onnx.ValueInfoProto) -> Any:
-    return value.type.tensor_type.shape.dim

@@ -104,6 +104,15 @@ def test_a_network_without_convolutions_is_refused() -> None:
         to_int8(models.inverting(), FRAMES)
 
 
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [(models.with_alpha(), "alpha"), (models.running_mean(), "state_mean and state_mean_out")],
+)
+def test_what_nobody_would_compare_is_refused(model: onnx.ModelProto, what: str) -> None:
+    with pytest.raises(ConversionError, match=f"INT8 is not for models with .*{what}"):
+        to_int8(model, FRAMES)
+
+
 def test_without_frames_nothing_is_measured() -> None:
     with pytest.raises(ConversionError, match="there are none"):
         to_int8(models.blurring(), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,34 +126,59 @@ def test_a_damaged_twin_is_no_reason_to_stop(tmp_path: Path, vnni: None) -> None
         assert _has_inverted(engine)
 
 
-def test_auto_wants_a_processor_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_precision, "has_vnni", lambda: False)
-    model, _ = _pair(tmp_path)
+@pytest.mark.parametrize(
+    ("has_vnni", "words"),
+    [
+        (False, "this processor has no VNNI"),
+        (None, "nobody says here whether this processor has VNNI"),
+    ],
+)
+def test_auto_wants_a_processor_for_it(
+    has_vnni: bool | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_precision, "has_vnni", lambda: has_vnni)
+    model, _ = _pair(tmp_path, 41.04)
     with _open(model) as engine:
-        assert engine.notes[0] == (
-            "not m.int8.onnx: this processor is not known to have VNNI (--precision int8 takes it)"
-        )
+        assert engine.notes[0] == f"not m.int8.onnx: {words}"
         assert _has_inverted(engine)
+    with _open(model, precision=INT8) as engine:  # as asked, and said
+        assert engine.notes == [
+            "int8: 41.0 dB from the original network (card)",
+            f"{words}: the picture may be another",
+        ]
+        assert not _has_inverted(engine)
 
 
-def test_an_engine_that_somebody_compiled_goes_first(tmp_path: Path, vnni: None) -> None:
-    model, _ = _pair(tmp_path)
-    key, payload = OpenVinoEngine(model, precision="f32").compiled(SIZE)
-    write_artefact(engine_file(model.path, "openvino", SIZE), key, payload, {})
-    with _open(model) as engine:
-        assert engine.precision != INT8
-        assert _has_inverted(engine)
-
-
-def test_a_compiled_twin_is_taken_from_its_file(tmp_path: Path, vnni: None) -> None:
+@pytest.mark.parametrize("precision", ["auto", INT8])
+def test_a_compiled_twin_is_taken_from_its_file(precision: str, tmp_path: Path, vnni: None) -> None:
     model, twin = _pair(tmp_path)
-    key, payload = OpenVinoEngine(model, precision=INT8).compiled(SIZE)
+    key, payload = OpenVinoEngine(model, precision=precision).compiled(SIZE)
     assert (key.precision, key.model_sha256) == (INT8, twin.graph_sha256)
     path = engine_file(model.path, "openvino", SIZE)
     write_artefact(path, key, payload, {})
-    with _open(model, precision=INT8) as engine:
+    with _open(model, precision=precision) as engine:
         assert engine.engine_path == path
         assert not _has_inverted(engine)
+
+
+def test_an_engine_that_was_compiled_before_the_twin_came_is_said(
+    tmp_path: Path, vnni: None
+) -> None:
+    model, twin = _pair(tmp_path)
+    data = twin.path.read_bytes()
+    twin.path.unlink()
+    key, payload = OpenVinoEngine(model).compiled(SIZE)
+    path = engine_file(model.path, "openvino", SIZE)
+    write_artefact(path, key, payload, {})
+    twin.path.write_bytes(data)
+    with _open(model) as engine:
+        assert engine.precision == INT8
+        assert engine.engine_path is None
+        assert any(note.startswith(f"compiled again, not {path.name}") for note in engine.notes)
+        assert not _has_inverted(engine)
+    with _open(model, precision=key.precision) as engine:  # who wants that one names it
+        assert engine.engine_path == path
+        assert _has_inverted(engine)
 
 
 def test_without_a_twin_it_says_how_to_make_one(tmp_path: Path) -> None:
@@ -196,21 +222,29 @@ def test_a_shipped_twin_is_the_same_picture(name: str) -> None:
     assert proof.max_difference > 1, "nothing is in INT8"
 
 
-def test_the_processor_is_asked_once_and_unknown_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for text, found in (
-        ("processor : 0\nflags\t\t: fpu avx2 avx_vnni\n", {"fpu", "avx2", "avx_vnni"}),
-        ("processor : 0\nFeatures\t: fp asimd asimddp\n", {"fp", "asimd", "asimddp"}),
-        ("nothing of interest\n", set()),
-        (None, set()),
-    ):
-        path = tmp_path / "cpuinfo"
-        path.unlink(missing_ok=True)
-        if text is not None:
-            path.write_text(text)
-        monkeypatch.setattr(processor, "CPUINFO", path)
-        processor.instructions.cache_clear()
-        assert processor.instructions() == found
-        assert processor.has_vnni() == ("avx_vnni" in found)
+@pytest.fixture
+def cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file in which Linux describes the processor; it is not there yet."""
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
     processor.instructions.cache_clear()
+    yield tmp_path / "cpuinfo"
+    processor.instructions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "has_vnni"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx2 avx_vnni\n", {"fpu", "avx2", "avx_vnni"}, True),
+        ("processor : 0\nflags\t\t: fpu avx2\n", {"fpu", "avx2"}, False),
+        ("processor : 0\nFeatures\t: fp asimddp\n", {"fp", "asimddp"}, False),
+        ("nothing of interest\n", set(), None),
+        (None, set(), None),
+    ],
+)
+def test_what_the_processor_can(
+    text: str | None, found: set[str], has_vnni: bool | None, cpuinfo: Path
+) -> None:
+    if text is not None:
+        cpuinfo.write_text(text)
+    assert processor.instructions() == found
+    assert processor.has_vnni() is has_vnni

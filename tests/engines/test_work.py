@@ -16,6 +16,7 @@ from engines import filter_names, load_filter
 from engines.graphs import int8
 from engines.graphs.rows import in_rows
 from engines.graphs.work import Operator, Work, count_work
+from engines.twins import int8_twin
 
 SIZE = (64, 48)
 PIXELS = 64 * 48
@@ -189,8 +190,13 @@ def test_the_int8_twin_of_a_filter_does_the_same_in_int8() -> None:
     master = load_filter("comic").graph()
     frames = [np.full((48, 64, 3), 50 * value, np.uint8) for value in range(4)]
     twin = counted(int8.to_int8(master, frames))
-    assert twin.number_types("f32") == ("int8",)
+    assert twin.number_types("f32") == ("int8", "f32")
     assert twin.operations == counted(master).operations
+
+
+def test_of_a_shipped_twin_all_convolutions_but_the_last_are_in_int8() -> None:
+    operators = counted(int8_twin(load_filter("comic")).graph()).operators
+    assert [item.int8 for item in operators] == [True] * 7 + [False]
 
 
 @pytest.mark.parametrize("name", filter_names())

@@ -48,6 +48,29 @@ def test_the_last_caches_are_each_counted_once(tmp_path: Path) -> None:
     assert 0 < ceilings.copied_bytes() <= ceilings.MOST_BYTES
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "found"),
+    [
+        ("memory.max", "1073741824\n", 1 << 30),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "536870912\n", 1 << 29),
+        ("elsewhere", "1\n", None),
+    ],
+)
+def test_the_memory_of_a_container(file: str, text: str, found: int | None, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert ceilings.container_bytes(tmp_path) == found
+
+
+def test_a_small_container_gets_a_small_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(str(64 << 20))
+    monkeypatch.setattr(ceilings, "CGROUP", tmp_path)
+    assert ceilings.copied_bytes() == 4 << 20
+
+
 def test_a_copy_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "copied_bytes", lambda: 1 << 20)
     assert 1e6 < ceilings.memory_rate("cpu", 0.01) < 1e14

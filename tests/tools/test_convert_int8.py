@@ -9,7 +9,9 @@ import cv2
 import pytest
 
 from engines import load_filter, open_engine
+from engines.artefact import engine_file
 from engines.graphs import int8
+from engines.processor import has_vnni
 from tools.cli import main
 from tools.conversion import proving
 from tools.conversion.frames import dead_leaves
@@ -49,6 +51,21 @@ def test_the_filter_lies_beside_the_model_with_proofs_of_its_own(
     assert "INT8 model, openvino in f32" in [step["step"] for step in steps]
     with open_engine(model, (64, 48)) as engine:
         assert engine.infer(dead_leaves((64, 48), 9)).std() > 10
+
+
+@pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI")
+@pytest.mark.parametrize("targets", [("onnx-int8", "openvino"), ("openvino", "onnx-int8")])
+def test_with_an_engine_of_the_twin(targets: tuple[str, str], frames: Path, tmp_path: Path) -> None:
+    out = tmp_path / "comic.onnx"
+    words = [word for target in targets for word in ("--to", target)]
+    convert("comic", "--out", out, *words, "--frames", frames)
+    with open_engine(load_filter(out), SIZE, backend="openvino") as engine:
+        assert engine.precision == "int8"
+        assert engine.engine_path == engine_file(out, "openvino", SIZE)
+    command = load_filter(tmp_path / "comic.int8.onnx").card.command
+    assert command == (
+        "pix2live convert comic --to onnx-int8 --frames frames --count 2 --size 128x96"
+    )
 
 
 def test_it_is_measured_on_frames_that_are_not_of_the_proof(

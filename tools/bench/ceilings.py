@@ -31,12 +31,13 @@ MEMORY: Final = "memory"
 """Beside the number types: the ceiling in bytes a second."""
 CHANNELS: Final = {True: 256, False: 1024}
 """On a CPU, elsewhere: enough that arithmetic takes longer than the values between two layers."""
-SIDES_PX: Final = {True: (64, 128, 256, 512), False: (64, 128, 256)}
+SIDES_PX: Final = {True: (32, 64, 128, 256, 512), False: (64, 128, 256)}
 GAIN: Final = 1.03
 """A larger frame that brings less is not worth its memory."""
 CHECKED_ROWS: Final = 4
 LONGEST_S: Final = 0.2
-"""Of a frame of the probe: three of them go through behind each turn at least."""
+"""Of a frame of the probe, but for the smallest. Behind each turn three of them go through at
+least, for each one under way."""
 SEARCH_S: Final = 0.05
 SEARCHES: Final = 2
 """For each size that is tried, so long and so often: the best counts."""
@@ -46,6 +47,7 @@ UNKNOWN_CACHE_BYTES: Final = 32 << 20
 LEAST_BYTES, MOST_BYTES = 64 << 20, 1 << 30
 MEMORY_SHARE: Final = 16
 """At most this part of the memory for one array."""
+CGROUP: Final = Path("/sys/fs/cgroup")
 DEVICE_BYTES: Final = 512 << 20
 
 
@@ -115,12 +117,15 @@ def open_probe(
     assert work is not None, reason
     best, best_rate = None, 0.0
     for side in [side_px] if side_px else SIDES_PX[on_cpu]:
+        probe: Probe | None = None
         try:
             probe = _opened(make(model, side), side, work.operations * side**2)
             if best is None:
                 _check(probe, weights)
             rate = max(probe.rate(SEARCH_S) for _ in range(SEARCHES))
         except Pix2liveError:
+            if probe is not None:
+                probe.engine.close()
             if best is None:
                 raise
             break  # there is no memory for a larger one
@@ -159,10 +164,21 @@ def copy_rate(seconds: float) -> float:
 
 def copied_bytes() -> int:
     """Return the length of the copied array: several times that of the caches, if memory allows."""
-    memory_gb = environment.memory_gb() or 1.0
-    most = min(MOST_BYTES, int(memory_gb * 1e9) // MEMORY_SHARE)
+    memory = int((environment.memory_gb() or 1.0) * 1e9)
+    most = min(MOST_BYTES, min(memory, container_bytes(CGROUP) or memory) // MEMORY_SHARE)
     caches = cache_bytes(Path("/sys/devices/system/cpu")) or UNKNOWN_CACHE_BYTES
     return min(max(CACHES * caches, LEAST_BYTES), most)
+
+
+def container_bytes(cgroup: Path) -> int | None:
+    """Return the memory that a container may use; None where there is no limit (Linux)."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # versions 2 and 1
+        try:
+            text = (cgroup / name).read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() else None
+    return None
 
 
 def cache_bytes(cpus: Path) -> int | None:

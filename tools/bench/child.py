@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from engines import Engine, EngineError, Pix2liveError, Pixels, Size, load_filter, open_engine
-from engines.graphs.work import INT8
+from engines.twins import INT8
 from realtime.pipeline import EVERY_DEPTH
 from tools.bench import measure
 from tools.bench.ceilings import CPU, MEMORY, Probe, device_key, memory_rate, open_probe
@@ -137,8 +137,8 @@ class CaseProcess:
         if asked["device"]:
             try:
                 rates[MEMORY] = memory_rate(asked["device"], seconds / 2)
-            except EngineError as error:
-                reason = str(error)
+            except (EngineError, RuntimeError) as error:  # PyTorch has no memory
+                reason = " ".join(str(error).split())
         return {"rates": {kind: float(f"{rate:.5g}") for kind, rate in rates.items()},
                 "no_memory": reason}  # fmt: skip
 
@@ -164,8 +164,8 @@ class CaseProcess:
         precision = asked["precision"]
         if model is None:
             model = load_filter(asked["model"])
-        elif self._engine is not None and self._engine.float_precision:
-            precision = self._engine.float_precision  # a probe in INT8 says so itself
+        elif self._engine is not None:  # a probe, as the case computes; in INT8 it says so itself
+            precision = self._engine.float_precision or self._engine.precision
         engine = open_engine(model, backend=asked["backend"], precision=precision)
         if hasattr(engine, "cache"):  # a person's own would hide what compiling costs
             from engines.cache import EngineCache

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from engines import SettingsError, SinkError, Size
 from engines.base import PRECISIONS
-from tools.option_types import SizeType
+from tools.option_types import size_and_seconds
 from tools.run import DEFAULT_FILTER
 
 DEFAULT_SIZES: tuple[Size, ...] = ((640, 360), (1280, 720))
@@ -50,19 +50,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     multiple=True,
     help="Repeatable.  [default: every one that the backend has]",
 )
-@click.option(
-    "--size",
-    "sizes",
-    type=SizeType(),
-    multiple=True,
-    help="Repeatable.  [default: 640x360 and 1280x720]",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.01, 3600),
-    default=10,
-    show_default=True,
-    help="Of each of the three measurements of a case, all rounds together.",
+@size_and_seconds(
+    "Repeatable.  [default: 640x360 and 1280x720]",
+    "Of each of the three measurements of a case, all rounds together.",
+    seconds=10,
+    range_s=(0.01, 3600),
+    several_sizes=True,
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option(

@@ -113,6 +113,8 @@ class Rooflines:
             del self._probed[case.key]
             case.no_roofline = f"the probe: {error}"
             if isinstance(error, CrashError):
+                if copy:  # the copy was too much, perhaps: the next case need not try it
+                    self._no_memory[probed.device] = str(error)
                 raise
             return
         case.rounds[-1].ceilings = found["rates"]

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from engines import ConversionError, FrameModel, Pixels, Size
+from engines import ConversionError, FrameModel, ModelError, Pixels, Size
 from engines.proof import compare
 from engines.twins import int8_twin
 from tools import environment
@@ -178,7 +178,10 @@ class Bench:
             case.depth = deep["depth"]
             case.notes += deep["notes"]
             rest = found["float_precision"]
-            runs = int8_twin(model) if rest else model
+            try:
+                runs = int8_twin(model) if rest else model
+            except ModelError as error:  # somebody has replaced it meanwhile
+                raise CaseError(str(error)) from error
             return Open(model, case, worker, runs, rest or found["precision"])
         return None
 

@@ -147,7 +147,7 @@ def live_table(fps: float, cases: Iterable[Case]) -> Table:
 def roofline_table(cases: Iterable[Case]) -> Table:
     """Return how near each case is to the least time that the hardware allows a frame."""
     table = _table("the least time of a frame that this hardware allows: the roofline")
-    for name in ("of the roofline", "limit ms", "binds", "GOP", "MB"):
+    for name in ("of the roofline", "limit ms", "bound by", "GOP/frame", "MB/frame"):
         table.add_column(name, justify="right", no_wrap=True)
     for case in cases:
         found = case.roofline
@@ -209,7 +209,7 @@ def without_roofline(result: Result) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for case in result.measured:
         if case.no_roofline:
-            found.setdefault(case.no_roofline, {})[case.label] = None
+            found.setdefault(case.no_roofline, {})[f"{case.filter} {case.label}"] = None
     return {reason: list(labels) for reason, labels in found.items()}
 
 

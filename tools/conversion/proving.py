@@ -23,6 +23,7 @@ from engines.proof import (
     remembered,
 )
 from engines.registry import why_not
+from engines.twins import INT8
 from tools.conversion.original import Original
 
 if TYPE_CHECKING:
@@ -206,11 +207,13 @@ class Prover:
             RefusedError: it is not close enough.
         """
         before = len(self.steps)
-        for precision in ("f32", "bf16"):
+        for precision in ("f32", "bf16"):  # of what is not in INT8
             self._try_engine(
                 path, "openvino", precision, INT8_LIMITS, required=True, of="INT8 model, "
             )
         found = self.steps[before:]
+        if not found:
+            raise ConversionError("OpenVINO cannot run the INT8 model, so nothing is proven")
         proofs = self.card_proofs(found)
         # The card of the master has FP32 under these keys.
         self.steps[before:] = [replace(step, key="") for step in found]
@@ -242,7 +245,7 @@ class Prover:
                 raise ConversionError(
                     f"the {backend} engine that was built cannot be used: {'; '.join(engine.notes)}"
                 )
-            limits = FAST_LIMITS if precision == "bf16" else HALF_LIMITS
+            limits = {"bf16": FAST_LIMITS, INT8: INT8_LIMITS}.get(precision, HALF_LIMITS)
             self._judge(what, engine.infer, limits)
             layers = getattr(engine, "layers", None)
             found: dict[str, int] = layers() if layers is not None else {}

@@ -11,6 +11,7 @@ from typing import Any, Final
 from engines import Card, FrameModel, ModelError, SettingsError, SinkError, Size
 from engines.artefact import engine_file
 from engines.registry import why_not
+from engines.twins import twin_path
 from tools.conversion.original import Original, Words
 
 DEFAULT_SIZE: Final = (640, 360)
@@ -172,11 +173,8 @@ def check_products(request: Request, out: Path, size: Size) -> None:
         SettingsError: the report would replace another file of the conversion.
     """
     made = [out, out.with_name(f"{out.stem}.proof.png"), out.with_name(f"{out.stem}.refused.png")]
-    made += [
-        out.with_name(f"{out.stem}.{kind}.onnx")
-        for kind in ("f16", "int8")
-        if f"onnx-{kind}" in request.targets
-    ]
+    beside = {"onnx-f16": out.with_name(f"{out.stem}.f16.onnx"), "onnx-int8": twin_path(out)}
+    made += [path for target, path in beside.items() if target in request.targets]
     made += [
         engine_file(out, backend, None if request.dynamic and backend != "openvino" else size)
         for backend in ("openvino", "tensorrt", "tensorrt-rtx")
