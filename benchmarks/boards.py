@@ -14,8 +14,8 @@ from typing import Final
 from benchmarks import common
 from benchmarks.markdown import row, table
 from tools.bench import results
-from tools.bench.results import Case, Result, Spread
-from tools.bench.terminal import dropped_share, flagged, machine_lines, psnr_words
+from tools.bench.results import SPREAD_LIMIT, Case, Result, Spread, flags
+from tools.bench.terminal import dropped_share, machine_lines, psnr_words
 
 BOARDS: Final = common.RESULTS / "boards"
 PAGE: Final = common.RESULTS.parent.parent / "docs" / "boards.md"
@@ -62,7 +62,12 @@ def about(result: Result) -> list[str]:
     versions = ", ".join(f"{name} {packages[name]}" for name in known if name in packages)
     lines = [*(f"{line}  " for line in machine_lines(result)), f"{versions}  "]
     lines += [f"power of {name}: {watts}  " for name, watts in power(result)]
-    lines += [f"noisy: {label}: {'; '.join(found)}  " for label, found in flagged(result)]
+    if noisy := [case for case in result.measured if flags(case)]:
+        lines.append(
+            f"\\*: noisy, {len(noisy)} of {len(result.measured)} cases: the rounds differ by more"
+            f" than {SPREAD_LIMIT:.0%}, or others used the processors (see the file); trust the"
+            " ranges  "
+        )
     lines += [f"throttled: {reason}  " for reason in result.throttled]
     return lines
 
@@ -85,7 +90,7 @@ def figures(case: Case) -> str:
     fps = Spread.of(case.values(lambda item: item.throughput.fps))
     share = case.roofline.share if case.roofline is not None else None
     return row(
-        case.label,
+        case.label + (" \\*" if flags(case) else ""),
         f"{fps.median:.1f} ({fps.least:.1f} to {fps.most:.1f})",
         median(case.values(lambda item: item.latency.p50_ms)),
         median(case.values(lambda item: item.live.fps), ""),
