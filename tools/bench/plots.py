@@ -183,9 +183,13 @@ def over_time(result: Result, cases: Sequence[Case]) -> str:
     return svg(draw, height, f"{_where(cases)}: frames a second over time")
 
 
-def roofline_bars(result: Result) -> str:
-    """Return how much of the hardware's ceiling each case reached, where it was measured."""
-    cases = [(case, case.roofline) for case in result.measured if case.roofline is not None]
+def roofline_bars(result: Result, name: str) -> str:
+    """Return how much of the hardware's ceiling each case of a filter reached, where measured."""
+    cases = [
+        (case, case.roofline)
+        for case in result.measured
+        if case.filter == name and case.roofline is not None
+    ]
     shown = styles(result)
 
     def draw(figure: Figure) -> None:
@@ -199,7 +203,7 @@ def roofline_bars(result: Result) -> str:
             beside = (100 if crosses else share) + 1.5  # not across the line
             axes.text(beside, row, f"{share:.0f} %", va="center", fontsize=9)
             limit = f"\n{found.limit_ms:.3g} ms, {found.binds}" if found.limit_ms else ""
-            names.append(f"{case.filter} {case.size[0]}x{case.size[1]}\n{case.label}{limit}")
+            names.append(f"{case.size[0]}x{case.size[1]} {case.label}{limit}")
         axes.axvline(100, color=INK, lw=1)
         axes.set_yticks(range(len(cases)), names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -208,7 +212,7 @@ def roofline_bars(result: Result) -> str:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("% of the ceiling")
 
-    return svg(draw, 0.7 + len(cases) * 0.58, "share of the roofline")
+    return svg(draw, 0.7 + len(cases) * 0.45, f"{name}: share of the roofline")
 
 
 def svg(draw: Callable[[Figure], None], height_in: float, title: str) -> str:

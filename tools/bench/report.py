@@ -196,6 +196,11 @@ def _plots(result: Result) -> str:
     for name in dict.fromkeys(case.filter for case in result.measured):
         words = "frames a second of the engine alone; the thin line is the range of the rounds"
         speeds.append(_figure(plots.fps_bars(result, name), name, words))
+        if any(case.roofline for case in result.measured if case.filter == name):
+            words = "100 % is the least time that the ceilings allow a frame (beside the bars, with"
+            words += " what takes most of it)"
+            bars = plots.roofline_bars(result, name)
+            speeds.append(_figure(bars, f"Share of the roofline, {name}", words))
     for (name, size), cases in result.groups().items():
         measured = [case for case in cases if case.status == MEASURED]
         if not measured:
@@ -208,10 +213,6 @@ def _plots(result: Result) -> str:
         if not any(key.endswith("_temperature_c") for item in result.samples for key in item):
             words += "; this machine shows no temperature"
         figures.append(_figure(plots.over_time(result, measured), where, words))
-    if any(case.roofline is not None for case in result.measured):
-        words = "100 % is the least time that the ceilings allow a frame (beside the bars, with"
-        words += " what takes most of it)"
-        speeds.append(_figure(plots.roofline_bars(result), "Share of the roofline", words))
     parts = (("Speed", speeds), ("Age, and speed over time", figures))
     return "".join(
         f'<h2>{title}</h2><div class="plots">{"".join(found)}</div>' for title, found in parts
