@@ -292,7 +292,7 @@ def test_the_terminal_shows_it() -> None:
     assert "83%" in text
     assert "arithmetic" in text
     assert "memory" in text
-    assert "roofline of torch:cpu f32: the probe: it is too large" in text
+    assert "roofline of comic torch:cpu f32: the probe: it is too large" in text
     said = StringIO()
     print_result(made_result(made_case("openvino", 50)), Console(file=said, width=80))
     assert "roofline" not in said.getvalue()
@@ -304,7 +304,7 @@ def test_the_terminal_shows_it() -> None:
 def test_the_page_shows_it() -> None:
     text = page(with_rooflines())
     for words in ("83 %", "16.6 ms, arithmetic", "12 ms, memory", "120 %", "f32 440 GOP/s",
-                  "Roofline of torch:cpu f32</b>: the probe: it is too large"):  # fmt: skip
+                  "Roofline of comic torch:cpu f32</b>: the probe: it is too large"):  # fmt: skip
         assert words in text, words
 
 
