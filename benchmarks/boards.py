@@ -37,7 +37,14 @@ def page(boards: dict[str, Result]) -> str:
         "Made by `python -m benchmarks.boards` from the files in `benchmarks/results/boards/`."
     ]
     lines += ["[CONTRIBUTING.md](../CONTRIBUTING.md) says how to add yours: one command, one file."]
-    lines += ["[bench.md](bench.md) says what the columns mean and how they are measured.", ""]
+    lines += ["[bench.md](bench.md) says what the columns mean and how they are measured. All are"]
+    lines += [
+        "medians of the rounds, each of its own, but for *dropped*, which is of all frames, and"
+    ]
+    lines += [
+        "the least and the most beside the engine's fps. *same*: not one value differs from the"
+    ]
+    lines += ["reference, which is ONNX Runtime in f32.", ""]
     lines += ["| board | processors | filters | measured |", "|---|---|---|---|"]
     for name, result in boards.items():
         filters = ", ".join(

@@ -139,7 +139,7 @@ def browser(found: Results) -> list[str]:
         ]
         lines.append(row(name, f"{found[key]['fps']['median']:.0f}", *trip))
     most = found["watcher_percent_of_a_core"]["max"]
-    more = [f"Each added watcher took {most:.1f} % of a core at most, of the rounds."]
+    more = [f"In the worst round an added watcher took {most:.1f} % of a core."]
     if (visits := found.get("visits")) is not None:
         (before, after), (had, has) = visits["threads"], visits["handles"]
         more.append(

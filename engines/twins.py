@@ -28,12 +28,13 @@ def int8_twin(model: FrameModel) -> FrameModel:
         ModelError: there is none, it is no frame model, or it was made of another graph.
     """
     path = twin_path(model.path)
+    how = f"pix2live convert {model.path.name} --to onnx-int8 --frames CLIP makes one"
     if not path.exists():
-        raise ModelError(
-            f"{model.path.name} has no INT8 twin {path.name} beside it; one is made by: pix2live"
-            f" convert {model.path.name} --to onnx-int8 --frames CLIP"
-        )
-    twin = FrameModel.read(path)
+        raise ModelError(f"{model.path.name} has no INT8 twin {path.name} beside it; {how}")
+    try:
+        twin = FrameModel.read(path)
+    except ModelError as error:
+        raise ModelError(f"the INT8 twin {path.name} cannot be read; {how}") from error
     if twin.card.quantised_from != model.graph_sha256:
-        raise ModelError(f"{path.name} was not made of this {model.path.name}: convert it again")
+        raise ModelError(f"{path.name} was made of another {model.path.name}; {how}")
     return twin

@@ -69,7 +69,7 @@ class LiveStatus:
             self._said_nothing = bool(said)
             if said:
                 self._pipeline.notes.append(f"so far {said}")
-        notes = self._pipeline.all_notes()
+        notes = [*what_runs(self._pipeline), *self._pipeline.all_notes()]
         for note in notes:
             if note not in self._said:
                 self._console.print(
@@ -163,6 +163,15 @@ def age_table(pipeline: Pipeline) -> Table:
         table.caption = f"{steps} of the working size, {size} at the end"
         table.caption_justify = "left"
     return table
+
+
+def what_runs(pipeline: Pipeline) -> list[str]:
+    """Return which filter runs on what and in which precision; nothing before it is open."""
+    engine = pipeline.engine
+    if not engine.precision:
+        return []
+    where = f", {engine.device}" if engine.device else ""
+    return [f"{filter_label(engine)} on {engine.name} in {engine.precision}{where}"]
 
 
 def counted(count: int, thing: str) -> str:

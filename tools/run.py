@@ -92,7 +92,10 @@ class Settings:
     help="auto, openvino, onnxruntime, torch or identity; no other takes its place, but for the"
     " time that it compiles (see --no-stand-in).",
 )
-@precision_option("auto takes a reduced one only where it is proven.")
+@precision_option(
+    "auto takes the fastest one that is proven; int8 needs a twin beside the filter, as all shipped"
+    " ones have."
+)
 @click.option(
     "--mode",
     type=click.Choice(MODES),

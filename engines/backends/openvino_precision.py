@@ -60,7 +60,7 @@ class Choice:
             return None
         twin, reason = self._proven_twin(model)
         if twin is None:
-            self.notes.append(f"not {path.name}: {reason}")
+            self.notes.append(f"not {INT8}: {reason}")
         return twin
 
     def _proven_twin(self, model: FrameModel) -> tuple[FrameModel | None, str]:
@@ -75,7 +75,11 @@ class Choice:
             return None, where
         if psnr_db < ENOUGH_INT8_DB:
             return None, f"only {psnr_db:.1f} dB {where}, {ENOUGH_INT8_DB:.0f} are needed"
-        self.notes.append(f"{INT8}: {psnr_db:.1f} dB {where}")
+        fast = fastest_float(self.core, self.device)
+        self.notes.append(
+            f"{INT8}, {found.path.name}: {psnr_db:.1f} dB {where}; --precision {fast} is slower"
+            " and closer"
+        )
         return found, ""
 
     def _proof(self, twin: FrameModel) -> tuple[float | None, str]:
@@ -98,7 +102,12 @@ class Choice:
         fast = fastest_float(self.core, self.device)
         if self.asked not in ("auto", "f32", fast):
             able = " and ".join(sorted({fast, "f32"}))
-            raise EngineError(f"{self.device} has no {self.asked} here, only {able}")
+            more = (
+                ", and int8 for filters with a twin"
+                if INT8.upper() in _able(self.core, self.device)
+                else ""
+            )
+            raise EngineError(f"{self.device} has no {self.asked} here, only {able}{more}")
         if self.asked != "auto":
             return self.asked
         if fast == "f32":
@@ -109,7 +118,9 @@ class Choice:
         if psnr_db is None:
             psnr_db, where = measure(fast), "from f32 (measured now)"
         precision, note = judged(fast, psnr_db, ENOUGH_PSNR_DB, where)
-        self.notes.append(note)
+        self.notes.append(
+            f"convolutions in int8, the rest in {note}" if card.quantised_from else note
+        )
         return precision
 
 
@@ -126,4 +137,4 @@ def _able(core: Any, device: str) -> list[str]:
 
 def _where(card: Card, key: str) -> str:
     original = card.proofs.get(key, {}).get("against_original", 1)
-    return f"from {'the original network' if original else 'its own f32'} (card)"
+    return f"from {'the original network' if original else 'the same filter in f32'} (card)"

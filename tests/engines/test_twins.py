@@ -64,7 +64,9 @@ def test_auto_takes_a_proven_twin_and_says_so(tmp_path: Path, vnni: None) -> Non
     model, _ = _pair(tmp_path, 41.04)
     with _open(model) as engine:
         assert engine.precision == INT8
-        assert engine.notes == ["int8: 41.0 dB from the original network (card)"]
+        (note,) = engine.notes
+        assert note.startswith("int8, m.int8.onnx: 41.0 dB from the original network (card); ")
+        assert note.endswith(" is slower and closer")
         assert not _has_inverted(engine)
 
 
@@ -93,7 +95,7 @@ def test_auto_leaves_a_twin_aside_that_is_not_close_enough(tmp_path: Path, vnni:
     with _open(model) as engine:
         assert engine.precision != INT8
         assert engine.notes[0] == (
-            "not m.int8.onnx: only 37.9 dB from the original network (card), 38 are needed"
+            "not int8: only 37.9 dB from the original network (card), 38 are needed"
         )
         assert _has_inverted(engine)
     with _open(model, precision=INT8) as engine:  # as asked
@@ -103,10 +105,10 @@ def test_auto_leaves_a_twin_aside_that_is_not_close_enough(tmp_path: Path, vnni:
 def test_auto_leaves_a_twin_of_another_model_aside(tmp_path: Path, vnni: None) -> None:
     model, _ = _pair(tmp_path, made_from="0" * 64)
     with _open(model) as engine:
-        note = "not m.int8.onnx: m.int8.onnx was not made of this m.onnx: convert it again"
-        assert engine.notes[0] == note
+        assert engine.notes[0].startswith("not int8: m.int8.onnx was made of another m.onnx; ")
+        assert "pix2live convert m.onnx --to onnx-int8" in engine.notes[0]
         assert _has_inverted(engine)
-    with pytest.raises(EngineError, match=r"not made of this m\.onnx"):
+    with pytest.raises(EngineError, match=r"made of another m\.onnx"):
         _open(model, precision=INT8)
 
 
@@ -122,7 +124,7 @@ def test_a_damaged_twin_is_no_reason_to_stop(tmp_path: Path, vnni: None) -> None
     model, twin = _pair(tmp_path)
     twin.path.write_bytes(b"half of a file")
     with _open(model) as engine:
-        assert "m.int8.onnx is no ONNX file" in engine.notes[0]
+        assert engine.notes[0].startswith("not int8: the INT8 twin m.int8.onnx cannot be read; ")
         assert _has_inverted(engine)
 
 
@@ -139,7 +141,7 @@ def test_auto_wants_a_processor_for_it(
     monkeypatch.setattr(openvino_precision, "has_vnni", lambda: has_vnni)
     model, _ = _pair(tmp_path, 41.04)
     with _open(model) as engine:
-        assert engine.notes[0] == f"not m.int8.onnx: {words}"
+        assert engine.notes[0] == f"not int8: {words}"
         assert _has_inverted(engine)
     with _open(model, precision=INT8) as engine:  # as asked, and said
         assert engine.notes == [

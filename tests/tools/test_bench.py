@@ -98,7 +98,9 @@ def test_a_filter_with_a_memory_is_the_same_on_every_backend(tmp_path: Path) -> 
 def test_a_precision_that_is_not_here_is_a_row(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     words = ("--backend", "onnxruntime", "--precision", "f16", *TINY)
-    said = done(*words, "--json", tmp_path / "a.json")
+    result = run(*words, "--json", tmp_path / "a.json")
+    said = result.output
+    assert (result.exit_code, said.splitlines()[-1]) == (1, "nothing was measured")
     (case,) = results.read(tmp_path / "a.json").cases
     assert case.status == "not here"
     assert "onnxruntime runs f32 only" in case.reason

@@ -162,12 +162,14 @@ def test_the_plan_of_filters_and_sizes(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     one = linear_filter(tmp_path / "x.onnx", 1, 0, stride=8)
     other = linear_filter(tmp_path / "a" / "x.onnx", 1, 0, sides=(48, 64))
-    found = plan.groups([one, other], [(65, 50), (66, 51), (128, 96)], ["openvino", "identity"])
+    found = plan.groups([one, other], [(65, 50), (66, 51), (128, 96)], ["openvino"])
     sizes = [list(dict.fromkeys(case.size for _, case in group.cases)) for group in found]
     assert sizes == [[(64, 48)], [(128, 96)]], "the other filter has one size"
     assert {case.filter for _, case in found[0].cases} == {str(one.path), str(other.path)}
     labels = [case.label for _, case in found[0].cases[:4]]
-    assert labels == ["openvino f32", "openvino bf16", "openvino f16", "identity auto"]
+    assert labels == ["openvino f32", "openvino bf16", "openvino f16", "openvino int8"]
+    ((_, case),) = plan.groups([one], [SIZE], ["identity"])[0].cases
+    assert case.label == "identity auto"
     models = [linear_filter(tmp_path / f"{number}.onnx", 1, 0) for number in range(5)]
     many = plan.groups(models, [SIZE], ["openvino", "identity", "tensorrt"], ("f32",))
     gone = 0 if why_not("tensorrt") is None else 5

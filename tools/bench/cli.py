@@ -180,7 +180,11 @@ def _measure(options: dict[str, Any], console: Console) -> int:
             sensors.close()
         print_result(result, console)
         _write(result, json_, html, console)
-    return 128 + caught[0] if caught else 0
+    if caught:
+        return 128 + caught[0]
+    if not result.measured:
+        console.print("nothing was measured", highlight=False)
+    return 0 if result.measured else 1
 
 
 def _write(result: Any, json_: Path | None, html: Path | None, console: Console) -> None:

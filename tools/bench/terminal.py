@@ -146,7 +146,7 @@ def live_table(fps: float, cases: Iterable[Case]) -> Table:
 
 def roofline_table(cases: Iterable[Case]) -> Table:
     """Return how near each case is to the least time that the hardware allows a frame."""
-    table = _table("the least time of a frame that this hardware allows: the roofline")
+    table = _table("the roofline: least time of a frame, by the ceilings that were measured")
     for name in ("of the roofline", "limit ms", "bound by", "GOP/frame", "MB/frame"):
         table.add_column(name, justify="right", no_wrap=True)
     for case in cases:
