@@ -278,8 +278,9 @@ class _Conversion:
     def _int8_command(self) -> str:
         request, (width, height) = self.request, self.size
         frames = request.frames.name if request.frames is not None else ""
+        source = Path(request.words.source or self.card.name).name  # folders are nobody's business
         return (
-            f"pix2live convert {self.card.name} --to onnx-int8 --frames {shlex.quote(frames)}"
+            f"pix2live convert {shlex.quote(source)} --to onnx-int8 --frames {shlex.quote(frames)}"
             f" --count {request.count} --size {width}x{height}"
         )
 
