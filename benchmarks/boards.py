@@ -24,6 +24,17 @@ HEADS: Final = (
     "of the roofline", "PSNR dB",
 )  # fmt: skip
 
+INTRODUCTION: Final = """\
+# The edge table
+
+Made by `python -m benchmarks.boards` from the files in `benchmarks/results/boards/`.
+[CONTRIBUTING.md](../CONTRIBUTING.md) says how to add yours: one command, one file.
+[bench.md](bench.md) says what the columns mean and how they are measured. All are
+medians of the rounds, each of its own, but for *dropped*, which is of all frames, and
+the least and the most beside the engine's fps. *same*: not one value differs from the
+reference, which is ONNX Runtime in f32.
+"""
+
 
 def read_boards() -> dict[str, Result]:
     """Return every result by its board's name."""
@@ -32,19 +43,7 @@ def read_boards() -> dict[str, Result]:
 
 def page(boards: dict[str, Result]) -> str:
     """Return docs/boards.md."""
-    lines = ["# The edge table", ""]
-    lines += [
-        "Made by `python -m benchmarks.boards` from the files in `benchmarks/results/boards/`."
-    ]
-    lines += ["[CONTRIBUTING.md](../CONTRIBUTING.md) says how to add yours: one command, one file."]
-    lines += ["[bench.md](bench.md) says what the columns mean and how they are measured. All are"]
-    lines += [
-        "medians of the rounds, each of its own, but for *dropped*, which is of all frames, and"
-    ]
-    lines += [
-        "the least and the most beside the engine's fps. *same*: not one value differs from the"
-    ]
-    lines += ["reference, which is ONNX Runtime in f32.", ""]
+    lines = [INTRODUCTION]
     lines += ["| board | processors | filters | measured |", "|---|---|---|---|"]
     for name, result in boards.items():
         filters = ", ".join(

@@ -39,6 +39,8 @@ TASKS = ("paired", "unpaired", "style", "other")
 STATE_PREFIX = "state_"
 STATE_OUT_SUFFIX = "_out"
 UNNAMED = "?"
+PART_OF_A_SIDE = re.compile(r"(.+?)(?://?([1-9]\d*))?")
+"""``H/4``: the side, and by what it is divided."""
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".model", ".pkl", ".t7")
 
 Size = tuple[int, int]
@@ -296,7 +298,7 @@ def _check_state(
     names = {side: letter for side, letter in zip(frame, "HW") if side != UNNAMED}
     shape: list[int | str] = []
     for side in before:
-        part = re.fullmatch(r"(.+?)(?://?([1-9]\d*))?", str(side))
+        part = PART_OF_A_SIDE.fullmatch(str(side))
         if isinstance(side, int):
             shape.append(side)
         elif part is not None and part[1] in names:

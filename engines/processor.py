@@ -10,21 +10,26 @@ CPUINFO: Final = Path("/proc/cpuinfo")
 VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
 
 
+def cpuinfo(key: str) -> str | None:
+    """Return what Linux says of the first processor under ``key``; None where nobody says it."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return None
+
+
 @functools.cache
 def instructions() -> frozenset[str]:
     """Return the instruction sets of the first processor by Linux's names; empty elsewhere.
 
     Read once: a processor does not change.
     """
-    try:
-        lines = CPUINFO.read_text().splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):  # x86, ARM
-            return frozenset(value.split())
-    return frozenset()
+    return frozenset((cpuinfo("flags") or cpuinfo("Features") or "").split())  # x86, ARM
 
 
 def has_vnni() -> bool | None:

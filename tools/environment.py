@@ -6,10 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from engines.processor import cpuinfo, instructions
 
 PACKAGES = (
     "numpy",
@@ -65,13 +66,12 @@ def package_version(name: str) -> str | None:
 
 def cpu_name() -> str:
     """Return the processor's marketing name."""
-    return _cpuinfo("model name") or _cpuinfo("Model") or platform.processor() or platform.machine()
+    return cpuinfo("model name") or cpuinfo("Model") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> list[str]:
     """Return the instruction sets that decide how fast a network runs (Linux)."""
-    found = set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
-    return [flag for flag in INTERESTING_FLAGS if flag in found]
+    return [flag for flag in INTERESTING_FLAGS if flag in instructions()]
 
 
 def cpu_count() -> int:
@@ -102,7 +102,7 @@ def virtualisation() -> str | None:
     """Return what this machine is a guest of, as far as it shows; None for bare metal (Linux)."""
     if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
         return "container"
-    if "hypervisor" in (_cpuinfo("flags") or "").split():
+    if "hypervisor" in instructions():
         vendor = _file("/sys/class/dmi/id/sys_vendor").strip()
         return f"virtual machine, {vendor}" if vendor else "virtual machine"
     return None
@@ -166,17 +166,3 @@ def _file(path: str | Path) -> str:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _cpuinfo(key: str) -> str | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return None

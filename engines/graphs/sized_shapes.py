@@ -8,13 +8,13 @@ constants that are only about shapes are computed, until nothing is new.
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.graphs.graph_types import describe, one_line
+from engines.model import PART_OF_A_SIDE
 
 if TYPE_CHECKING:
     import onnx
@@ -89,7 +89,7 @@ def _fix_inputs(graph: onnx.GraphProto, size: Size) -> None:
     for name, dims in inputs.items():
         for dim in dims:
             if not dim.HasField("dim_value"):
-                part = re.fullmatch(r"(.+?)(?://?([1-9]\d*))?", dim.dim_param)  # H/4
+                part = PART_OF_A_SIDE.fullmatch(dim.dim_param)
                 if part is None or part[1] not in names:
                     raise UnknownError(f"the side {dim.dim_param!r} of {name!r} is not known")
                 dim.dim_value = names[part[1]] // int(part[2] or 1)
