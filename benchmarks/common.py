@@ -11,10 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from engines import Engine, FrameModel, Size, open_engine
+from engines import Size, open_engine
 from engines.backends.openvino import import_openvino
 from engines.backends.openvino_precision import fastest_float
-from engines.twins import int8_twin
 from realtime import Frame, Pipeline, SinkInfo
 from realtime.sinks.video import VideoSink
 from tools import environment
@@ -57,14 +56,6 @@ def frames_of(path: Path, size: Size | None = None) -> list[Any]:
 def float_precision() -> str:
     """Return the fastest floating point of this processor: ``bf16``, ``f16`` or ``f32``."""
     return fastest_float(import_openvino().Core(), "CPU")
-
-
-def what_runs(engine: Engine) -> tuple[FrameModel, str]:
-    """Return the file that an engine runs, and what it computes in, but for INT8."""
-    model: FrameModel = engine.model
-    if engine.float_precision:
-        return int8_twin(model), engine.float_precision
-    return model, engine.precision
 
 
 def interleaved(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

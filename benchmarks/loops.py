@@ -122,10 +122,9 @@ class BareOpenVino:
     def __init__(self, engine: Engine) -> None:
         width, height = common.SIZE
         self._core = import_openvino().Core()
-        model, precision = common.what_runs(engine)
-        self._network = self._core.read_model(model.path)
+        self._network = self._core.read_model(engine.runs.path)
         self._network.reshape({"frame": [1, height, width, 3]})
-        self._precision = precision
+        self._precision = engine.float_precision
         self.configuration = ""
 
     def configurations(self) -> dict[str, dict[str, Any]]:

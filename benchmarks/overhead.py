@@ -55,14 +55,13 @@ def bare_throughput(frames: list[Any], engine: Engine) -> Any:
 
 def _compile(hint: str, engine: Engine) -> tuple[Any, Any]:
     core = import_openvino().Core()
-    model, precision = common.what_runs(engine)
-    network = core.read_model(model.path)
+    network = core.read_model(engine.runs.path)
     width, height = common.SIZE
     network.reshape({"frame": [1, height, width, 3]})
     # Unpinned, as our backend: pinned threads lose where anything else runs beside them.
     config = {
         "PERFORMANCE_HINT": hint,
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": engine.float_precision,
         "ENABLE_CPU_PINNING": False,
     }
     compiled = core.compile_model(network, "CPU", config)

@@ -50,8 +50,10 @@ class Engine(ABC):
         """How many frames may be under way; `open` may lower what was asked for."""
         self.device = ""
         self.precision = ""
+        self.runs: Any = model
+        """What `open` took: ``model``, or its INT8 twin."""
         self.float_precision = ""
-        """Of what is not in INT8 when ``precision`` is ``int8``; empty otherwise."""
+        """That of floating point: ``precision``, or of an INT8 twin what its rest is in."""
         self.size: Size | None = None
         self.engine_path: Path | None = None
         """The engine file that `open` took; None when the engine was compiled now, or comes from
@@ -98,6 +100,7 @@ class Engine(ABC):
         self.notes[:] = [note for note in self.notes if note not in self._notes_of_open]
         said_before = len(self.notes)
         self.engine_path = None
+        self.runs, self.float_precision = self.model, ""
         try:
             self._open(size)
         except BaseException:
@@ -107,6 +110,7 @@ class Engine(ABC):
         finally:
             self._notes_of_open = self.notes[said_before:]
         self.size, self.alpha = size, None
+        self.float_precision = self.float_precision or self.precision
 
     def slots(self, count: int) -> list[Pixels]:
         """Allocate ``count`` pictures (H, W, 3) in the memory that this device reads fastest."""

@@ -99,8 +99,7 @@ class SizedEngine(Engine):
         self._started = self._finished = 0
         engine = self._levels[level].engine
         engine.reset()
-        self.device, self.precision = engine.device, engine.precision
-        self.float_precision = engine.float_precision
+        self._say_what_runs(engine)
 
     def slots(self, count: int) -> list[Pixels]:
         width, height = self._opened()
@@ -121,11 +120,14 @@ class SizedEngine(Engine):
                 self._levels[-1].pictures = list(zip(slots[::2], slots[1::2], strict=True))
             self.notes += [note for note in engine.notes if note not in self.notes]
         self.level, self.sizes = 0, tuple(sizes)
-        self.device, self.precision = self._first.device, self._first.precision
-        self.float_precision = self._first.float_precision
+        self._say_what_runs(self._first)
         self.engine_path = self._first.engine_path
         self.notes.append(f"working sizes: {', '.join(f'{w}x{h}' for w, h in sizes)}")
         self.notes += self._stretched(size)
+
+    def _say_what_runs(self, engine: Engine) -> None:
+        self.runs, self.device = engine.runs, engine.device
+        self.precision, self.float_precision = engine.precision, engine.float_precision
 
     def _fitting(self, frame: Size) -> list[Size]:
         """Return the working sizes for frames of this size, largest first.

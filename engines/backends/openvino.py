@@ -42,6 +42,7 @@ class _Filter:
     """A compiled filter with what its engines say of it."""
 
     compiled: Any
+    runs: FrameModel
     precision: str
     float_precision: str
     device: str
@@ -94,7 +95,7 @@ class OpenVinoEngine(Engine):
         found = _FILTERS.get(self._asked(size), lambda: self._make(size))
         self._filter = found
         self.precision, self.device = found.precision, found.device
-        self.float_precision = found.float_precision
+        self.runs, self.float_precision = found.runs, found.float_precision
         self.engine_path = found.engine_path
         self.notes += found.notes
         self._requests = [found.compiled.create_infer_request() for _ in range(self.depth)]
@@ -128,7 +129,9 @@ class OpenVinoEngine(Engine):
         notes = tuple(self.notes[said_before:])
         del self.notes[said_before:]  # all who share it say them, this one too
         rest = fastest_float(core, self._device) if self._twin is not None else ""
-        return _Filter(compiled, self.precision, rest, device, self.engine_path, notes)
+        return _Filter(
+            compiled, self._running(), self.precision, rest, device, self.engine_path, notes
+        )
 
     def _read(self, size: Size) -> tuple[Any, Any]:
         """Choose the precision; return OpenVINO and the filter, or its twin, for ``size``."""

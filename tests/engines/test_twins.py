@@ -61,9 +61,11 @@ def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_takes_a_proven_twin_and_says_so(tmp_path: Path, vnni: None) -> None:
-    model, _ = _pair(tmp_path, 41.04)
+    model, twin = _pair(tmp_path, 41.04)
     with _open(model) as engine:
         assert engine.precision == INT8
+        assert engine.runs.path == twin.path
+        assert engine.float_precision in ("f32", "bf16", "f16")
         (note,) = engine.notes
         assert note.startswith("int8, m.int8.onnx: 41.0 dB from the original network (card); ")
         assert note.endswith(" is slower and closer")
@@ -78,6 +80,21 @@ def test_engines_of_one_process_do_not_mix_them_up(
     with _open(model, precision="f32") as first, _open(model, precision=precision) as second:
         assert _has_inverted(first)
         assert _has_inverted(second) == (precision == "f32")
+        with _open(model, precision=precision) as third:  # as the second, which compiled it
+            assert third.runs.path == second.runs.path
+            assert third.float_precision == second.float_precision
+
+
+def test_what_runs_is_said_anew_at_every_open(tmp_path: Path, vnni: None) -> None:
+    model, twin = _pair(tmp_path)
+    engine = _open(model)
+    assert (engine.runs.path, engine.precision) == (twin.path, INT8)
+    engine.close()
+    twin.path.unlink()
+    engine.open(SIZE)
+    with engine:
+        assert engine.runs is model
+        assert engine.float_precision == engine.precision != INT8
 
 
 def test_a_twin_that_comes_later_is_taken_by_the_next_engine(tmp_path: Path, vnni: None) -> None:

@@ -57,7 +57,7 @@ class CaseProcess:
         measure.bare(self._engine, inputs, outputs, 0)
         return {
             "device": self._engine.device,
-            "precision": self._engine.precision,
+            "runs": str(self._engine.runs.path),
             "float_precision": self._engine.float_precision,
             "notes": list(self._engine.notes),
             "open_s": round(open_s, 3),
@@ -165,7 +165,7 @@ class CaseProcess:
         if model is None:
             model = load_filter(asked["model"])
         elif self._engine is not None:  # a probe, as the case computes; in INT8 it says so itself
-            precision = self._engine.float_precision or self._engine.precision
+            precision = self._engine.float_precision
         engine = open_engine(model, backend=asked["backend"], precision=precision)
         if hasattr(engine, "cache"):  # a person's own would hide what compiling costs
             from engines.cache import EngineCache

@@ -14,7 +14,6 @@ import numpy as np
 
 from engines import ConversionError, FrameModel, ModelError, Pixels, Size
 from engines.proof import compare
-from engines.twins import int8_twin
 from tools import environment
 from tools.bench import machine, plan, results, schema
 from tools.bench.plan import COMPARED, REFERENCES, Group
@@ -54,7 +53,7 @@ class Open:
     worker: Worker
     runs: FrameModel
     """What the engine really computes: the model or its INT8 twin."""
-    precision: str
+    float_precision: str
     """That it really computes in; of a twin, what is not in INT8."""
 
 
@@ -108,7 +107,7 @@ class Bench:
                     opened.append(item)
                     with self._survived(item, workers):
                         self._now(case, f"the ceilings of {case.label}")
-                        self._rooflines.open(item.runs, case, item.precision, item.worker)
+                        self._rooflines.open(item.runs, case, item.float_precision, item.worker)
             rounds = self.result.settings.rounds
             for number in range(rounds):
                 # Another one begins each time: who comes after a slow one is not always the same.
@@ -177,12 +176,11 @@ class Bench:
             deep = worker.ask("deepen", OPEN_TIMEOUT_S)
             case.depth = deep["depth"]
             case.notes += deep["notes"]
-            rest = found["float_precision"]
             try:
-                runs = int8_twin(model) if rest else model
-            except ModelError as error:  # somebody has replaced it meanwhile
+                runs = FrameModel.read(Path(found["runs"]))
+            except ModelError as error:  # somebody has removed it meanwhile
                 raise CaseError(str(error)) from error
-            return Open(model, case, worker, runs, rest or found["precision"])
+            return Open(model, case, worker, runs, found["float_precision"])
         return None
 
     def _round(self, item: Open) -> Round:
