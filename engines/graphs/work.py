@@ -35,6 +35,11 @@ REFUSED: Final = (
 """They multiply too, and nobody has written down here how often."""
 MOVES: Final = ("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Operators between a DequantizeLinear and who reads it, which change no value."""
+FUSED: Final = (
+    *MOVES, "Relu", "LeakyRelu", "PRelu", "Elu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish",
+    "Tanh", "Mul", "Add", "Sub", "Div",
+)  # fmt: skip
+"""Operators of one picture that backends compute before they write what a convolution made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Operator:
     """Elements."""
     int8: bool = False
     """Whether input and weights come from DequantizeLinear: eight bits, as backends fuse it."""
+    writes_int8: bool = False
+    """Whether nobody reads its output but QuantizeLinear, after elementwise operators at most."""
 
     def number_type(self, precision: str) -> str:
         """Return what it computes in where the rest of the network computes in ``precision``."""
@@ -65,8 +72,8 @@ class Operator:
         Raises:
             KeyError: ``precision`` is none of `ELEMENT_BYTES`.
         """
-        elements = self.read + self.weights + self.written
-        return elements * ELEMENT_BYTES[self.number_type(precision)]
+        taken = (self.read + self.weights) * ELEMENT_BYTES[self.number_type(precision)]
+        return taken + self.written * ELEMENT_BYTES[INT8 if self.writes_int8 else precision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,7 @@ def count_work(model: onnx.ModelProto, size: Size) -> tuple[Work | None, str]:
         graph, shapes = for_one_size(model, size)
         changing = _changing(graph)
         made_by = {name: node for node in graph.node for name in node.output}
+        readers = _readers(graph)
         operators = []
         for node in graph.node:
             _refuse(node)  # again: functions have been inlined
@@ -117,7 +125,8 @@ def count_work(model: onnx.ModelProto, size: Size) -> tuple[Work | None, str]:
                 counted = COUNTERS[node.op_type](node, shapes, changing)
                 int8 = counted[0] > 0 and all(_is_int8(name, made_by) for name in node.input[:2])
                 name = node.name or node.output[0]
-                operators.append(Operator(name, node.op_type, *counted, int8=int8))
+                writes_int8 = _is_quantised(node.output[0], readers, changing)
+                operators.append(Operator(name, node.op_type, *counted, int8, writes_int8))
         return Work(tuple(operators), _frame_bytes(graph, shapes)), ""
     except UnknownError as error:
         return None, str(error)
@@ -177,6 +186,31 @@ def _is_int8(name: str, made_by: Mapping[str, onnx.NodeProto]) -> bool:
     while node is not None and node.op_type in MOVES:
         node = made_by.get(node.input[0])
     return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto | None]]:
+    """Return who reads each tensor; None stands for the world outside of the graph."""
+    found: dict[str, list[onnx.NodeProto | None]] = {item.name: [None] for item in graph.output}
+    for node in graph.node:
+        for name in read_by(node):
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _is_quantised(
+    name: str, readers: Mapping[str, list[onnx.NodeProto | None]], changing: set[str]
+) -> bool:
+    for node in readers.get(name, [None]):
+        if node is None:
+            return False
+        if node.op_type == "QuantizeLinear":
+            continue
+        alone = len(changing.intersection(node.input)) == 1
+        if not (alone and node.op_type in FUSED):
+            return False
+        if not _is_quantised(node.output[0], readers, changing):
+            return False
+    return True
 
 
 def _changing(graph: onnx.GraphProto) -> set[str]:

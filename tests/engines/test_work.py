@@ -178,11 +178,45 @@ def test_int8_is_what_is_dequantised_on_both_sides() -> None:
     found = only(network(*nodes, again, conv, constants=constants))
     assert found.int8
     assert found.operations == 2 * 8 * 27 * 46 * 62
-    assert found.bytes("f32") == found.bytes("bf16") == 3 * PIXELS + 8 * 27 + 8 * 46 * 62
+    taken, written = 3 * PIXELS + 8 * 27, 8 * 46 * 62
+    assert found.bytes("f32") == taken + 4 * written
+    assert found.bytes("bf16") == taken + 2 * written
     assert Work((found,), 0).number_types("bf16") == ("int8",)
     half = node("Conv", ["planes", "w_again"], "made")
     found = only(network(again, half, constants=constants))
     assert not found.int8, "its weights are small, its arithmetic is not"
+
+
+@pytest.mark.parametrize(
+    ("after", "in_int8"),
+    [
+        ([], True),
+        ([node("Relu", ["made"], "y")], True),
+        ([node("Mul", ["made", "two"], "x"), node("Clip", ["x"], "y")], True),
+        ([node("InstanceNormalization", ["made", "s", "b"], "y")], False),
+        ([node("Add", ["made", "made"], "y")], True),
+        (
+            [
+                node("Conv", ["planes", "w"], "other", pads=[1] * 4),
+                node("Add", ["made", "other"], "y"),
+            ],
+            False,
+        ),
+    ],
+    ids=["at once", "activation", "by a constant", "statistics", "with itself", "sum of two"],
+)
+def test_what_is_quantised_at_once_is_written_in_eight_bits(
+    after: list[onnx.NodeProto], in_int8: bool
+) -> None:
+    conv = node("Conv", ["planes", "w"], "made", pads=[1] * 4)
+    last = "y" if after else "made"
+    nodes, constants = quantised(last)
+    constants += [weights(8, 3, 3, 3), constant("two", 2.0)]
+    constants += [constant("s", np.ones(8)), constant("b", np.zeros(8))]
+    model = network(conv, *after, *nodes, constants=constants, last=f"{last}_again")
+    found = counted(model).operators[0]
+    assert found.writes_int8 == in_int8
+    assert found.bytes("f32") == 4 * (3 * PIXELS + 216) + 8 * PIXELS * (1 if in_int8 else 4)
 
 
 @pytest.mark.skipif(int8.why_not() is not None, reason=str(int8.why_not()))
@@ -197,6 +231,8 @@ def test_the_int8_twin_of_a_filter_does_the_same_in_int8() -> None:
 def test_of_a_shipped_twin_all_convolutions_but_the_last_are_in_int8() -> None:
     operators = counted(int8_twin(load_filter("comic")).graph()).operators
     assert [item.int8 for item in operators] == [True] * 7 + [False]
+    assert any(item.writes_int8 for item in operators)
+    assert not operators[-1].writes_int8
 
 
 @pytest.mark.parametrize("name", filter_names())

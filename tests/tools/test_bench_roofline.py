@@ -34,7 +34,7 @@ WORK = Work(
         Operator("a", "Conv", 4_000_000, 1000, 500, 1500),  # 12 kB in f32
         Operator("b", "Conv", 1_000, 100_000, 0, 100_000),  # 800 kB
         Operator("c", "InstanceNormalization", 0, 50_000, 0, 0),  # 200 kB
-        Operator("d", "Conv", 8_000_000, 1000, 0, 1000, int8=True),  # 2 kB
+        Operator("d", "Conv", 8_000_000, 1000, 0, 1000, True, True),  # 2 kB
     ),
     frame_bytes=100_000,
 )
