@@ -70,6 +70,7 @@ def demo(seconds: float, filter_: str, out: Path) -> None:
         overlay=True,
         seconds=seconds,
         stats=out / "demo.json",
+        overwrite=True,
     )
     keep = KeepOne(PICTURE_AT_S)
     pipeline = make_pipeline(settings, [keep])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
+from typing import Final
 
 import click
 from rich.console import Console
@@ -18,6 +23,30 @@ from realtime.sources.v4l2 import Device, list_devices
 from tools import environment
 
 CONVERSION_PACKAGES = ("torch", "onnxscript", "onnxruntime", "safetensors")
+EXTRAS: Final = {
+    "onnxruntime": "filters on ONNX Runtime",
+    "torch": "PyTorch networks as they are",
+    "convert": "pix2live convert",
+    "int8": "pix2live convert --to onnx-int8",
+    "train": "pix2live train",
+    "medical": "DICOM files as sources",
+    "cuda": "running TensorRT engines (pip compiles it with the CUDA toolkit)",
+    "tensorrt": "building TensorRT engines, on a machine with a GPU; cuda runs them",
+    "tensorrt-rtx": "building TensorRT for RTX engines, without a GPU too; cuda runs them",
+    "screen": "the screen as a source",
+    "web": "pix2live serve",
+    "webrtc": "WebRTC in pix2live serve",
+    "page": "web pages as sources; needs a Chromium as well",
+    "bench": "plots of pix2live bench, sensors of NVIDIA GPUs",
+    "demo": "the film clip of pix2live demo",
+    "dev": "for work on pix2live: checks and packaging",
+    "test": "for work on pix2live: the tests",
+}
+"""Name in pyproject.toml -> what it brings. What it consists of, the installation itself says."""
+REQUIREMENT: Final = re.compile(r"([\w.-]+)(?:\[(.+?)\])?\s*([^;]*)(?:;(.*))?")
+"""Name, extras, versions, markers."""
+LEAST: Final = re.compile(r"[>=~]=\s*([\d.]+)")
+FOR_DEVELOPERS: Final = ("dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +78,7 @@ def doctor() -> None:
 
 def examine() -> list[Finding]:
     """Return every finding, in the order of the report."""
-    parts = (_machine, _backends, _conversion, _cameras, _outputs, _filters)
+    parts = (_machine, _backends, _conversion, _extras, _cameras, _outputs, _filters)
     return [finding for part in parts for finding in part()]
 
 
@@ -131,6 +160,67 @@ def _conversion() -> list[Finding]:
         Finding("Conversion", not missing, text),
         Finding("Conversion", reason is None, engines),
     ]
+
+
+def _extras() -> list[Finding]:
+    """What `pip install` can add: a line for each extra, with what of it is missing."""
+    try:
+        found = requires("pix2live") or []
+    except PackageNotFoundError:
+        text = "not known for a plain checkout; to install it: pip install -e ."
+        return [Finding("Extras", None, text)]
+    lines = []
+    for name, brings in EXTRAS.items():
+        missing = missing_packages(name, found)
+        text = f"{name}: {brings}"
+        if missing:
+            text += f"; missing: {', '.join(missing)} (pip install 'pix2live[{name}]')"
+        useless = bool(missing) and name in FOR_DEVELOPERS  # and nothing that a person lacks
+        lines.append(Finding("Extras", None if useless else not missing, text))
+    return lines
+
+
+def missing_packages(extra: str, requirements: Sequence[str]) -> list[str]:
+    """Return what ``extra`` lacks here, extras that it includes too.
+
+    Args:
+        extra: its name.
+        requirements: of pix2live, as its installed metadata has them (PEP 508).
+    """
+    missing = []
+    for name, least in packages_of(extra, requirements):
+        found = environment.package_version(name)
+        # Another distribution may bring the same package: onnxruntime-gpu.
+        spec = None if found else find_spec(name.replace("-", "_"))
+        if found and _numbers(found) < _numbers(least):
+            missing.append(f"{name} {least} or newer, found {found}")
+        elif not found and (spec is None or spec.origin is None):  # None: a folder of that name
+            missing.append(name)
+    return list(dict.fromkeys(missing))
+
+
+def packages_of(extra: str, requirements: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (package, least version) of what ``extra`` consists of on this system."""
+    here = {"sys_platform": sys.platform, "platform_machine": platform.machine()}
+    for line in requirements:
+        parts = REQUIREMENT.fullmatch(line)
+        assert parts is not None, line
+        name, extras, versions, marker = (part or "" for part in parts.groups())
+        conditions = dict(re.findall(r"""(\w+) == ["'](.+?)["']""", marker))
+        if conditions.pop("extra", None) != extra:
+            continue
+        if any(here.get(key, value) != value for key, value in conditions.items()):
+            continue
+        if name == "pix2live":
+            for part in extras.split(","):
+                yield from packages_of(part, requirements)
+        else:
+            yield name, "".join(LEAST.findall(versions)[:1])
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers before what comes behind a version: ``2.6.0+cpu`` -> (2, 6, 0)."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])))
 
 
 def _cameras() -> list[Finding]:

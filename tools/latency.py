@@ -33,10 +33,10 @@ from tools.report import counted, write_json
 from tools.run import (
     DEFAULT_FILTER,
     SWITCH_INTERVAL_S,
-    end_on_signals,
     first_camera,
     keep_what_is_loaded,
 )
+from tools.signals import end_on_signals
 
 SCHEMA: Final = 1
 SIMULATED_MS: Final = 60.0

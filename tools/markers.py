@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from realtime.effects.markers import (
     marker_id,
     predefined_dictionary,
 )
+from tools.report import refuse_existing
 
 LEAST_PIXELS_PER_M: Final = 300 / 0.0254
 """300 dots an inch."""
@@ -76,19 +76,6 @@ def markers(ids: str, dictionary: str, size_mm: float, out: Path, overwrite: boo
         click.echo(path)
     many = f"{len(numbers)} markers" if len(numbers) > 1 else f"marker {numbers[0]}"
     click.echo(f"{many} of {name}, {size_mm:g} mm, in {out}; print at 100 %", err=True)
-
-
-def refuse_existing(paths: Sequence[Path]) -> None:
-    """Refuse to write over files, before any is written.
-
-    Raises:
-        SinkError: which exists.
-    """
-    existing = [path for path in paths if path.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        verb = "exist" if more else "exists"
-        raise SinkError(f"{existing[0]}{more} {verb} already; --overwrite replaces what is there")
 
 
 def parse_ids(text: str) -> list[int]:

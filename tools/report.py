@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,6 +250,19 @@ def stats_json(pipeline: Pipeline, settings: dict[str, Any]) -> dict[str, Any]:
         "notes": [*pipeline.all_notes(), *([nothing] if nothing else [])],
         **pipeline.stats.to_dict(),
     }
+
+
+def refuse_existing(paths: Sequence[Path]) -> None:
+    """Refuse to write over files, before any is written.
+
+    Raises:
+        SinkError: which exists.
+    """
+    existing = [path for path in paths if path.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        verb = "exist" if more else "exists"
+        raise SinkError(f"{existing[0]}{more} {verb} already; --overwrite replaces what is there")
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -30,7 +26,16 @@ from realtime.sinks.window import why_no_window
 from realtime.sources.images import ImagesSource
 from realtime.sources.levels import Window
 from tools.option_types import SizesType, SizeType, WindowType, precision_option
-from tools.report import BuildProgress, LiveStatus, age_table, end_notes, stats_json, write_json
+from tools.report import (
+    BuildProgress,
+    LiveStatus,
+    age_table,
+    end_notes,
+    refuse_existing,
+    stats_json,
+    write_json,
+)
+from tools.signals import end_on_signals
 
 DEFAULT_FILTER = "comic"
 SWITCH_INTERVAL_S = 0.0005
@@ -64,6 +69,7 @@ class Settings:
     seconds: float | None = None
     frames: int | None = None
     stats: Path | None = None
+    overwrite: bool = False
 
 
 @click.command()
@@ -83,6 +89,7 @@ class Settings:
     metavar="SPEC",
     help="window, virtual-camera[:DEVICE], FILE.mp4, FOLDER/ or null; repeatable.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace recordings that exist.")
 @click.option("--size", type=SizeType(), help="Work at this size.  [default: the source's]")
 @click.option(
     "--backend",
@@ -204,7 +211,8 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for sink in pipeline.sinks:
         if sink.path is not None:
-            said = "written" if sink.path.exists() else "no frame came to"
+            came = getattr(sink, "frames", True) and sink.path.exists()  # or it is an older one
+            said = "written" if came else "no frame came to"
             console.print(f"{said}: {sink.path}", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
@@ -213,7 +221,8 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
     """Return the pipeline for ``settings``; nothing is opened yet.
 
     Raises:
-        Pix2liveError: a name or path that leads nowhere, or settings that do not fit together.
+        Pix2liveError: a name or path that leads nowhere, settings that do not fit together, or a
+            recording that exists already.
     """
     if not settings.keep and (settings.fps is not None or settings.keep_sizes):
         raise SettingsError("--fps and --keep-sizes say what --keep keeps; give it too")
@@ -241,6 +250,9 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
         seconds=settings.seconds,
         frames=settings.frames,
     )
+    if not settings.overwrite:  # here a sink that is the source has been refused for that
+        paths = [sink.path for sink in sinks if sink.path is not None and sink.path.is_file()]
+        refuse_existing(paths)
     if settings.stats is not None:
         check_stats_path(settings.stats, pipeline)
     return pipeline
@@ -321,34 +333,6 @@ def keep_what_is_loaded() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-@contextmanager
-def end_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM end the run well, and a second one end it at once.
-
-    Afterwards both are ignored: the process is about to end, and an exception in the middle of
-    a library's own ending can crash it. Yields the signals that came.
-    """
-    caught: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) == 1:
-            pipeline.stop()
-        elif len(caught) == 2:
-            pipeline.abort()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # an embedding program has its own signals
-        return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-    try:
-        yield caught
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
 
 
 def first_camera() -> str:

@@ -29,8 +29,11 @@ class VideoSink(Sink):
 
     While it records, the file consists of fragments of a second, so that even a killed process
     leaves one that plays; `close` turns it into a plain mp4 in place. (Its index is at the end: to
-    have it in front the whole file would be written twice.) A target that exists already is
-    replaced only by a complete recording.
+    have it in front the whole file would be written twice.)
+
+    A target that exists already is replaced, as by `open` of Python, but only by a complete
+    recording, and not at all when no frame came. Whether it may be is the program's to decide:
+    `pix2live run` refuses it without ``--overwrite``.
     """
 
     name = "video"

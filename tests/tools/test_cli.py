@@ -270,7 +270,7 @@ def test_filters_lists_and_prints_a_card(tmp_path: Path) -> None:
     assert "comic" in listed.stdout
     card = pix2live("filters", "comic", cwd=tmp_path)
     assert card.returncode == 0, card.stderr
-    for word in ("licence", "training", "proof openvino/bf16", "psnr_db", "SHA-256"):
+    for word in ("licence", "training", "openvino bf16", "PSNR, dB", "SHA-256"):
         assert word in card.stdout
     assert pix2live("filters", "sepia", cwd=tmp_path).returncode == 1
 
@@ -282,6 +282,7 @@ def test_doctor_ends_with_what_to_do(tmp_path: Path) -> None:
         "Machine",
         "Backends",
         "Conversion",
+        "Extras",
         "Cameras",
         "Screen",
         "Virtual camera",

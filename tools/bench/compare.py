@@ -7,7 +7,7 @@ must change by more than `ONCE_LIMIT`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import comb
 from typing import Any, Final
@@ -20,6 +20,10 @@ FEWEST_ROUNDS: Final = 3
 """With fewer, ranges that do not overlap mean little."""
 WITHIN: Final = "within the noise"
 BETTER, WORSE, OTHER = "better", "worse", "another picture"
+WHY_ABOVE: Final = (
+    "the backend does less than was counted, or a ceiling was measured too low on a busy machine"
+)
+"""What a share of the roofline of more than 100 % comes from."""
 
 FIGURES: Final[tuple[tuple[str, str, bool, Callable[[Round], float]], ...]] = (
     ("latency p50", "ms", False, lambda item: item.latency.p50_ms),
@@ -61,11 +65,15 @@ class Comparison:
     """Beyond the noise."""
     unchanged: int = 0
     """Figures whose rounds overlap."""
+    same: str = ""
+    """When the result was taken that both are; empty for two results."""
     chance: float = 0.0
     """How often two ranges of so many rounds lie apart though nothing changed."""
 
     def summary(self) -> str:
         """Return the last line for a person."""
+        if self.same:
+            return f"both are the same result, taken {self.same}: nothing to compare"
         if not self.changes and not self.unchanged:
             return "no case is in both files"
         count = len(self.changes)
@@ -77,7 +85,12 @@ class Comparison:
 
 
 def compare(before: Result, after: Result) -> Comparison:
-    """Return what changed from ``before`` to ``after``, case by case."""
+    """Return what changed from ``before`` to ``after``, case by case.
+
+    A result beside itself has no changes and no warnings: `Comparison.same` says so.
+    """
+    if before == after:
+        return Comparison(same=before.taken)
     found = Comparison(warnings=list(_warnings(before, after)))
     old = {case.key: case for case in before.measured}
     new = {case.key: case for case in after.measured}
@@ -102,6 +115,16 @@ def compare(before: Result, after: Result) -> Comparison:
         if only:
             found.warnings.append(f"measured in the {words} file only: {', '.join(only)}")
     return found
+
+
+def is_above(case: Case) -> bool:
+    """Whether the share of the roofline is more than 100 %: faster than the ceilings allow."""
+    return case.roofline is not None and round(100 * case.roofline.share) > 100
+
+
+def above_roofline(cases: Iterable[Case]) -> list[str]:
+    """Return the cases whose share of the roofline is more than 100 %, in words."""
+    return [_label(case) for case in cases if is_above(case)]
 
 
 def _changes(old: Case, new: Case) -> Iterator[Change]:
@@ -157,6 +180,13 @@ def _warnings(before: Result, after: Result) -> Iterator[str]:
             yield f"the {words} was interrupted"
         if result.throttled:
             yield f"the {words} was throttled: {', '.join(result.throttled)}"
+    above = [
+        f"{', '.join(labels)} in the {words} file"
+        for words, result in (("first", before), ("second", after))
+        if (labels := above_roofline(result.measured))
+    ]
+    if above:
+        yield f"more than 100 % of the roofline: {'; '.join(above)}: {WHY_ABOVE}"
 
 
 def _differs(words: str, one: Any, other: Any) -> Iterator[str]:

@@ -30,5 +30,6 @@ ROOFLINE: Final = """<b>Share of the roofline</b>: least time of a frame by meas
     operator takes at least as long as its arithmetic, or as moving its bytes. The ceilings were
     measured in this run, behind each turn, in the process of the case, on the same device: a
     network of 1x1 convolutions, and a copy of memory; the best of all rounds counts. More than
-    100 % is a backend that does less than was counted. Ceilings: {ceilings}."""
+    100 % is a backend that does less than was counted, or a ceiling that was measured too low on a
+    busy machine. Ceilings: {ceilings}."""
 """For a result that has one; HTML too."""

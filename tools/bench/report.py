@@ -11,6 +11,7 @@ from typing import Any, Final
 from engines import SinkError
 from engines.artefact import replace_file
 from tools.bench import plots
+from tools.bench.compare import WHY_ABOVE, above_roofline
 from tools.bench.method import METHOD, ROOFLINE
 from tools.bench.plan import MOST_TOGETHER
 from tools.bench.results import MEASURED, Case, Result, Round, Spread, flags
@@ -121,6 +122,8 @@ def _careful(result: Result) -> str:
         lines.append(
             f"{len(noisy)} of {len(result.measured)} cases are noisy: their numbers may be off."
         )
+    if above := above_roofline(result.measured):
+        lines.append(f"More than 100 % of the roofline: {', '.join(above)}: {WHY_ABOVE}.")
     lines += [str(note) for note in result.machine.get("notes", [])]
     if not lines:
         return ""

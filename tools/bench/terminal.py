@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -17,8 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.proof import HIGHEST_PSNR_DB
-from tools.bench.compare import Comparison
+from tools.bench.compare import WHY_ABOVE, Comparison, above_roofline, is_above
 from tools.bench.results import MEASURED, NOT_REACHED, Case, Result, Round, Spread, flags
+
+ABOVE: Final = "(!)"
+"""Beside a share of more than 100 %."""
 
 
 class Progressing:
@@ -69,6 +73,9 @@ def print_result(result: Result, console: Console) -> None:
             console.print(live_table(result.settings.fps, measured))
             if any(case.roofline is not None for case in measured):
                 console.print(roofline_table(measured))
+            if above_roofline(measured):
+                text = f"{ABOVE} more than 100 %: {WHY_ABOVE}"
+                console.print(text, style="yellow", highlight=False, soft_wrap=True)
     _print_reasons(result, console)
     for reason, labels in without_roofline(result).items():
         text = f"roofline of {', '.join(labels)}: {reason}"
@@ -156,7 +163,7 @@ def roofline_table(cases: Iterable[Case]) -> Table:
             continue
         table.add_row(
             Text(case.label),
-            f"{found.share:.0%}",
+            f"{f'{ABOVE} ' if is_above(case) else ''}{found.share:.0%}",
             f"{found.limit_ms:.2f}",
             found.binds,
             f"{found.operations / 1e9:.2f}",
