@@ -25,8 +25,9 @@ from engines import (
 )
 from engines.backends import openvino_precision
 from engines.twins import twin_path
+from tools.cards import MEASURES, int8_here, print_card
 from tools.evaluation import on_clips, on_pictures
-from tools.filters import MEASURES, filters, int8_here, int8_lines, print_card
+from tools.filters import filters, int8_lines
 
 KINDS = ("f32", "bf16", "f16")
 

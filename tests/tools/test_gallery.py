@@ -25,8 +25,9 @@ from engines import (
 from engines.backends.identity import IdentityEngine
 from realtime import Pipeline
 from tools import gallery
+from tools.cards import print_card
 from tools.conversion.frames import ProofFrames
-from tools.filters import filters, print_card, table_of
+from tools.filters import filters, table_of
 from tools.gallery import CAPTION_PX, CELL_PX, GAP_PX, Column, draw_sheet, gallery_frames
 
 BACKGROUND = (gallery.BACKGROUND,) * 3
