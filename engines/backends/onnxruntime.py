@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
-from engines.model import STATE_OUT_SUFFIX, Size
+from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
 from engines.shared import Shared
+from engines.twins import INT8, twin_by_name, why_not_int8
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -19,6 +20,8 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+INT8_KEY: Final = "onnxruntime/f32"
+"""Under which a twin's card has its proof: what is not in INT8 is f32."""
 _SESSIONS: Final[Shared[tuple[Any, ...], Any]] = Shared()
 
 
@@ -47,13 +50,11 @@ class OnnxRuntimeEngine(Engine):
     def _open(self, size: Size) -> None:
         import onnxruntime
 
-        model = self._frame_model()
-        if self.asked_precision not in ("auto", "f32"):
-            raise EngineError(f"onnxruntime runs f32 only, not {self.asked_precision}")
+        model = self._chosen()
         available = onnxruntime.get_available_providers()
         for device in self._candidates(available):
             provider = PROVIDERS[device]
-            self._session = self._session_on(device, size)
+            self._session = self._session_on(device, model, size)
             if self._session.get_providers()[0] == provider:
                 break
             # Listed, but the driver or the device is missing: it went on with the CPU.
@@ -63,9 +64,12 @@ class OnnxRuntimeEngine(Engine):
         else:
             raise EngineError(f"ONNX Runtime has no provider that is known here: {available}")
         if not self.asked_device:
-            self.notes.append(f"provider {provider}: the first of {list(PROVIDERS)} that runs here")
+            why = f"the first of {list(PROVIDERS)} that runs here"
+            if self.precision == INT8:
+                why = "INT8 twins are made for processors"
+            self.notes.append(f"provider {provider}: {why}")
         self.depth = 1
-        self.device, self.precision = device, "f32"
+        self.device, self.runs = device, model
         self._binding = self._session.io_binding()
         width, height = size
         if model.has_alpha:
@@ -75,14 +79,41 @@ class OnnxRuntimeEngine(Engine):
         self._submit(picture, picture.copy())
         self._new_states(size)
 
-    def _session_on(self, device: str, size: Size) -> Any:
-        import onnxruntime
+    def _chosen(self) -> FrameModel:
+        """Set the precisions; return what is to run, the frame model or its INT8 twin."""
+        model, asked = self._frame_model(), self.asked_precision
+        if asked not in ("auto", "f32", INT8):
+            raise EngineError(
+                f"onnxruntime runs f32 only, not {asked} (and int8 on a CPU, for filters with a"
+                " twin)"
+            )
+        self.precision, self.float_precision = INT8 if asked == INT8 else "f32", "f32"
+        if asked != INT8:
+            if model.card.quantised_from:  # a twin, given as the filter
+                self.notes.append("convolutions in int8, the rest in f32")
+            return model
+        if self.asked_device.lower() not in ("", "cpu"):
+            raise EngineError(
+                f"onnxruntime runs int8 on a CPU only, not on {self.asked_device}: INT8 twins are"
+                " made for processors"
+            )
+        twin, note = twin_by_name(model, INT8_KEY)
+        self.notes.append(note)
+        if lacks := why_not_int8():
+            self.notes.append(f"{lacks}: INT8 in the slower way that does not overflow")
+        return twin
 
-        model = self._frame_model()
+    def _session_on(self, device: str, model: FrameModel, size: Size) -> Any:
+        import onnxruntime
 
         def make() -> Any:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # its warnings are about its own optimiser
+            if model.card.quantised_from and why_not_int8():
+                # Without VNNI its fast way overflows where it sums up INT8 products at 16 bits, and
+                # the picture is another; this is its slower way, for INT8 twins only: it refuses
+                # scales of channels that come without zero points, which others have.
+                options.add_session_config_entry("session.x64quantprecision", "1")
             try:
                 return onnxruntime.InferenceSession(
                     str(model.path), options, providers=[PROVIDERS[device]]
@@ -96,6 +127,8 @@ class OnnxRuntimeEngine(Engine):
 
     def _candidates(self, available: list[str]) -> list[str]:
         here = [device for device, provider in PROVIDERS.items() if provider in available]
+        if self.precision == INT8:
+            here = [device for device in here if device == "cpu"]
         asked = self.asked_device.lower()
         if asked and asked not in here:
             raise EngineError(f"ONNX Runtime has no {self.asked_device!r} here, only {here}")

@@ -8,20 +8,20 @@ from typing import Any, Final
 
 from engines.errors import EngineError, ModelError
 from engines.model import Card, FrameModel
-from engines.processor import has_vnni
 from engines.reduced_precision import judged, proven_db
-from engines.twins import INT8, int8_twin, twin_path
+from engines.twins import (
+    ENOUGH_INT8_DB,
+    INT8,
+    int8_twin,
+    proven_from,
+    twin_by_name,
+    twin_path,
+    twin_proof,
+    why_not_int8,
+)
 
 ENOUGH_PSNR_DB: Final = 30.0
 """bf16 or f16 must come this close to f32; below it, `auto` takes f32."""
-ENOUGH_INT8_DB: Final = 38.0
-"""INT8 is off by steps and lines here and there, which are seen sooner than the grain of bf16."""
-
-NO_VNNI: Final = {
-    False: "this processor has no VNNI",
-    True: "nobody says here whether this processor has VNNI",
-}
-"""Whether that is unknown -> what to say."""
 
 
 @dataclass
@@ -42,18 +42,10 @@ class Choice:
         if self.asked == INT8:
             if INT8.upper() not in _able(self.core, self.device):
                 raise EngineError(f"{self.device} has no INT8 here")
-            try:
-                found = int8_twin(model)
-            except ModelError as error:
-                raise EngineError(str(error)) from error
-            psnr_db, where = self._proof(found)
-            self.notes.append(
-                f"{INT8}: without a proof ({where})"
-                if psnr_db is None
-                else f"{INT8}: {psnr_db:.1f} dB {where}"
-            )
-            if self._on_a_cpu() and not has_vnni():
-                self.notes.append(f"{NO_VNNI[has_vnni() is None]}: the picture may be another")
+            found, note = twin_by_name(model, self._key())
+            self.notes.append(note)
+            if self._on_a_cpu() and (lacks := why_not_int8()):
+                self.notes.append(f"{lacks}: the picture may be another")
             return found
         path = twin_path(model.path)
         if self.asked != "auto" or not self._on_a_cpu() or not path.exists():
@@ -64,13 +56,13 @@ class Choice:
         return twin
 
     def _proven_twin(self, model: FrameModel) -> tuple[FrameModel | None, str]:
-        if not has_vnni():
-            return None, NO_VNNI[has_vnni() is None]
+        if lacks := why_not_int8():
+            return None, lacks
         try:
             found = int8_twin(model)
         except ModelError as error:
             return None, str(error)
-        psnr_db, where = self._proof(found)
+        psnr_db, where = twin_proof(found, self._key())
         if psnr_db is None:
             return None, where
         if psnr_db < ENOUGH_INT8_DB:
@@ -82,13 +74,9 @@ class Choice:
         )
         return found, ""
 
-    def _proof(self, twin: FrameModel) -> tuple[float | None, str]:
-        """Return the PSNR in dB that the twin's card has, and from what; None with a reason."""
-        key = f"openvino/{fastest_float(self.core, self.device)}"
-        psnr_db = proven_db(twin.card, key)
-        if psnr_db is None:
-            return None, f"its card has no proof under {key}"
-        return psnr_db, _where(twin.card, key)
+    def _key(self) -> str:
+        """Under which a twin's card has its proof: of what is not in INT8."""
+        return f"openvino/{fastest_float(self.core, self.device)}"
 
     def _on_a_cpu(self) -> bool:
         return self.device.startswith("CPU")
@@ -114,7 +102,7 @@ class Choice:
             self.notes.append(f"f32: {self.device} has no bf16 or f16 arithmetic")
             return fast
         key = f"openvino/{fast}"
-        psnr_db, where = proven_db(card, key), _where(card, key)
+        psnr_db, where = proven_db(card, key), proven_from(card, key)
         if psnr_db is None:
             psnr_db, where = measure(fast), "from f32 (measured now)"
         precision, note = judged(fast, psnr_db, ENOUGH_PSNR_DB, where)
@@ -133,8 +121,3 @@ def fastest_float(core: Any, device: str) -> str:
 def _able(core: Any, device: str) -> list[str]:
     found: list[str] = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     return found
-
-
-def _where(card: Card, key: str) -> str:
-    original = card.proofs.get(key, {}).get("against_original", 1)
-    return f"from {'the original network' if original else 'the same filter in f32'} (card)"

@@ -29,6 +29,7 @@ from engines.reduced_precision import (
     proven_db,
     slower,
 )
+from engines.twins import INT8
 
 if TYPE_CHECKING:
     from engines.cache import EngineCache
@@ -110,9 +111,16 @@ class TensorRtEngine(Engine):
 
     def _choose_precision(self, size: Size) -> str:
         """Set the precision; return it and why, or nothing where it was asked for by name."""
-        asked = self.asked_precision
+        asked, model = self.asked_precision, self._frame_model()
+        made_for = ": INT8 twins are made for processors"
         if asked not in ("auto", HALF, "f32"):
-            raise EngineError(f"{self.name} runs f16 and f32, not {asked}")
+            because = made_for if asked == INT8 else ""
+            raise EngineError(f"{self.name} runs f16 and f32, not {asked}{because}")
+        if model.card.quantised_from:  # TensorRT would read its unsigned numbers as signed ones
+            raise EngineError(
+                f"{self.name} cannot run {model.path.name}{made_for}; give it the filter that it is"
+                " the twin of"
+            )
         if asked != "auto":
             self.precision = asked
             return ""

@@ -163,13 +163,13 @@ class _Writer:
         self._write_constants()
         outputs = {item.name for item in self._graph.output}
         for node, run in zip(list(self._graph.node), self._plan.runs):
-            for position, name in enumerate(node.input):
-                kind = self._wanted(node, position, run)
+            # Asked first: all of it goes by the names that the node reads in the FP32 graph.
+            kinds = [self._wanted(node, position, run) for position in range(len(node.input))]
+            found, variable = self._plan.signature(node), self._plan.variable(node)
+            for position, kind in enumerate(kinds):
                 if kind is not None:
-                    node.input[position] = self._read(name, kind)
+                    node.input[position] = self._read(node.input[position], kind)
             self._nodes.append(node)
-            variable = self._plan.variable(node)
-            found = self._plan.signature(node)
             for position, name in enumerate(node.output):
                 if self._types[name] != FLOAT:
                     continue

@@ -17,6 +17,7 @@ from engines.artefact import replace_file
 from engines.errors import ConversionError
 from engines.model import Size
 from engines.nvidia import tensorrt_api
+from engines.nvidia.tensorrt_quantisation import other_quantisation
 
 if TYPE_CHECKING:
     import onnx
@@ -207,6 +208,8 @@ def _set_targets(config: Any, targets: Sequence[Any]) -> None:
 def _parsed(
     trt: Any, backend: str, builder: Any, messages: tensorrt_api.Messages, model: onnx.ModelProto
 ) -> Any:
+    if reason := other_quantisation(model):
+        raise ConversionError(f"{backend} cannot read this model: {reason}")
     # From TensorRT 11 on every network is strongly typed, and the flag says nothing new.
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))

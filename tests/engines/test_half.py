@@ -48,6 +48,27 @@ def test_before_the_first_and_after_the_last_convolution_it_is_fp32() -> None:
     assert len(stored) == 4
 
 
+def test_comparisons_and_quantisation_in_the_middle() -> None:
+    """Nodes whose result is no float: what they read is renamed, and found again."""
+    checked(
+        between(
+            node("Tanh", ["x"], "steep"),
+            node("Greater", ["x", "steep"], "larger"),
+            node("Where", ["larger", "x", "steep"], "y"),
+        )
+    )
+    model = between(
+        node("Relu", ["x"], "a"),
+        node("QuantizeLinear", ["a", "step", "zero"], "few"),
+        node("DequantizeLinear", ["few", "step", "zero"], "b"),
+        node("Add", ["a", "b"], "y"),
+        constants=[constant("step", 2), constant("zero", 0, np.int8)],
+    )
+    half = checked(model)
+    assert kinds(half, "Relu") == ["FLOAT16"]
+    assert kinds(half, "DequantizeLinear") == ["FLOAT"]
+
+
 def test_a_constant_of_both_types_is_stored_twice() -> None:
     half = checked(
         between(

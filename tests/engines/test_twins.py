@@ -18,13 +18,12 @@ from engines import (
     load_filter,
     open_engine,
     processor,
+    twins,
 )
 from engines.artefact import engine_file, write_artefact
-from engines.backends import openvino_precision
 from engines.backends.openvino import OpenVinoEngine
-from engines.backends.openvino_precision import ENOUGH_INT8_DB
 from engines.proof import compare
-from engines.twins import INT8, int8_twin, twin_path
+from engines.twins import ENOUGH_INT8_DB, INT8, int8_twin, twin_path
 from tools.conversion.frames import dead_leaves, proof_frames
 from tools.demo import find_clip
 
@@ -57,7 +56,7 @@ def _has_inverted(engine: Engine) -> bool:
 @pytest.fixture
 def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that has it: the pairs here compute nothing in INT8."""
-    monkeypatch.setattr(openvino_precision, "has_vnni", lambda: True)
+    monkeypatch.setattr(twins, "has_vnni", lambda: True)
 
 
 def test_auto_takes_a_proven_twin_and_says_so(tmp_path: Path, vnni: None) -> None:
@@ -155,7 +154,7 @@ def test_a_damaged_twin_is_no_reason_to_stop(tmp_path: Path, vnni: None) -> None
 def test_auto_wants_a_processor_for_it(
     has_vnni: bool | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_precision, "has_vnni", lambda: has_vnni)
+    monkeypatch.setattr(twins, "has_vnni", lambda: has_vnni)
     model, _ = _pair(tmp_path, 41.04)
     with _open(model) as engine:
         assert engine.notes[0] == f"not int8: {words}"
@@ -206,9 +205,25 @@ def test_without_a_twin_it_says_how_to_make_one(tmp_path: Path) -> None:
         _open(model, precision=INT8)
 
 
+def test_a_twin_with_other_outputs_is_not_taken(tmp_path: Path, vnni: None) -> None:
+    """The mask of a filter would be gone, or somebody would wait for one."""
+    model = models.written(models.with_alpha(), tmp_path / "m.onnx")
+    models.written(models.inverting(), twin_path(model.path), quantised_from=model.graph_sha256)
+    words = r"m\.int8\.onnx has not the alpha and states of m\.onnx; none is made of filters with"
+    with pytest.raises(EngineError, match=words):
+        _open(model, precision=INT8)
+    with _open(model) as engine:
+        assert engine.notes[0].startswith("not int8: m.int8.onnx has not the alpha and states of ")
+    other = models.written(models.inverting(), tmp_path / "other.onnx")
+    models.written(models.running_mean(), twin_path(other.path), quantised_from=other.graph_sha256)
+    with pytest.raises(EngineError, match=r"has not the alpha and states of other\.onnx"):
+        _open(other, precision=INT8)
+
+
 def test_other_backends_say_that_they_have_no_int8() -> None:
-    with pytest.raises(EngineError, match="onnxruntime runs f32 only, not int8"):
-        open_engine("comic", SIZE, backend="onnxruntime", precision=INT8)
+    pytest.importorskip("torch")
+    with pytest.raises(EngineError, match="torch runs f32 only, not int8"):
+        open_engine("comic", SIZE, backend="torch:cpu", precision=INT8)
 
 
 @pytest.mark.parametrize("name", filter_names())
@@ -225,13 +240,15 @@ def test_every_shipped_filter_has_its_twin(name: str) -> None:
         assert proof["frames"] >= 16
 
 
-@needs_vnni
+@pytest.mark.parametrize("backend", [pytest.param("openvino", marks=needs_vnni), "onnxruntime:cpu"])
 @pytest.mark.parametrize("name", filter_names())
-def test_a_shipped_twin_is_the_same_picture(name: str) -> None:
+def test_a_shipped_twin_is_the_same_picture(name: str, backend: str) -> None:
+    if backend != "openvino":
+        pytest.importorskip("onnxruntime")
     size = (320, 180)
     clip = find_clip()
     frames = proof_frames(clip, size, 3).frames if clip else [dead_leaves(size, 3)]
-    options = {"backend": "openvino"}
+    options = {"backend": backend}
     with (
         open_engine(name, size, precision=INT8, **options) as fast,
         open_engine(name, size, precision="f32", **options) as slow,

@@ -19,6 +19,7 @@ from tools.demo import CLIP_CREDIT, find_clip
 ALL: Final = "all"
 PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "openvino": ("f32", "bf16", "f16", "int8"),
+    "onnxruntime:cpu": ("f32", "int8"),
     "onnxruntime": ("f32",),
     "torch:cpu": ("f32",),
     "torch": ("f32", "f16"),

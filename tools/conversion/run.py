@@ -30,11 +30,10 @@ from engines import (
     Size,
     write_frame_model,
 )
-from engines.backends.openvino_precision import ENOUGH_INT8_DB
 from engines.generators.families import FAMILIES
 from engines.processor import has_vnni
 from engines.registry import why_not
-from engines.twins import twin_path
+from engines.twins import ENOUGH_INT8_DB, twin_path
 from realtime.sources.pictures import read_picture, write_picture
 from tools.conversion.compiling import Job, compile_engine, default_targets
 from tools.conversion.frames import proof_frames
