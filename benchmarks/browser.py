@@ -4,7 +4,7 @@ Claims, at loopback, 640x360, the default filter, Chromium and server on the sam
 or more shown; the page measures from its camera's frame to the shown picture p50 under 60 ms and
 p95 under 120 ms by WebSocket, under 150 and 250 ms by WebRTC; each added watcher costs under 10 %
 of a core; memory is flat over ten minutes (``--minutes 10``); 200 pages that come and go leave no
-thread and no handle.
+thread and no handle, and after the first half of them memory grows no more.
 
 The camera is Chromium's fake one, fed with the demo's clip at 30 fps.
 """
@@ -24,9 +24,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import cv2
@@ -35,12 +35,20 @@ import psutil
 from benchmarks import common
 from realtime.sources.web_page import BROWSERS
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Playwright
+
 ROOT = Path(__file__).parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 CAMERA_FPS = 30
 WARM_UP_S = 6.0
 WATCHERS = 4
 VISITS = 200
+VISIT_SAMPLES = 8
+"""How often the memory is looked at while pages come and go."""
 SETTLE_S = 15.0
+SETTLE_BETWEEN_S = 4.0
+"""Longer than `tools.serve.COLLECT_AFTER_S`."""
 SAMPLE_S = 10.0
 
 
@@ -70,38 +78,49 @@ def server(*words: str) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def camera_film(folder: Path) -> Path:
-    """Return the demo's clip as the fake camera takes it: JPEG pictures one after the other."""
-    path = folder / "camera.mjpeg"
+    """Return the demo's clip as the fake camera takes it."""
+    return write_film(folder / "camera.mjpeg", common.frames_of(common.clip(folder), common.SIZE))
+
+
+def write_film(path: Path, pictures: Iterable[Any]) -> Path:
+    """Write pictures, uint8 (H, W, 3) BGR, as JPEG one after the other; returns ``path``."""
     with path.open("wb") as file:
-        for pixels in common.frames_of(common.clip(folder), common.SIZE):
+        for pixels in pictures:
             file.write(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
     return path
 
 
 @contextlib.contextmanager
-def chromium(film: Path) -> Iterator[Any]:
-    """Run a Chromium whose camera shows ``film``."""
+def launched(tool: Playwright, film: Path | None, *arguments: str) -> Iterator[Browser]:
+    """Run a Chromium whose camera shows a film, or that has none; the tests do so too."""
+    device = f"fps={CAMERA_FPS}" if film is not None else "device-count=0"
+    words = [f"--use-fake-device-for-media-stream={device}", *arguments]
+    if film is not None:
+        words.append(f"--use-file-for-fake-video-capture={film}")
+    browser = tool.chromium.launch(
+        executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0, args=words
+    )
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+@contextlib.contextmanager
+def chromium(film: Path) -> Iterator[Browser]:
+    """Run a Chromium whose camera shows ``film`` to whoever asks for it."""
     from playwright.sync_api import sync_playwright
 
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    if CHROMIUM is None:
         sys.exit("this benchmark needs a Chromium: apt-get install chromium")
-    arguments = [
-        "--use-fake-ui-for-media-stream",
-        f"--use-fake-device-for-media-stream=fps={CAMERA_FPS}",
-        f"--use-file-for-fake-video-capture={film}",
-    ]
-    with sync_playwright() as tool:
-        browser = tool.chromium.launch(
-            executable_path=found, chromium_sandbox=os.geteuid() != 0, args=arguments
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with (
+        sync_playwright() as tool,
+        launched(tool, film, "--use-fake-ui-for-media-stream") as browser,
+    ):
+        yield browser
 
 
-def start_page(browser: Any, address: str, transport: str) -> Any:
+def start_page(browser: Browser, address: str, transport: str) -> Page:
     """Open the page, press start, and wait until pictures flow."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
@@ -114,14 +133,16 @@ def start_page(browser: Any, address: str, transport: str) -> Any:
     return page
 
 
-def press_start(page: Any, transport: str) -> None:
+def press_start(page: Page, transport: str) -> None:
     """Press start once the gallery is there."""
     page.wait_for_selector("#gallery input", state="attached")
     page.select_option("#transport", transport)
     page.click("#start")
 
 
-def through_the_page(browser: Any, address: str, transport: str, seconds: float) -> dict[str, Any]:
+def through_the_page(
+    browser: Browser, address: str, transport: str, seconds: float
+) -> dict[str, Any]:
     """Return what the page measured."""
     page = start_page(browser, address, transport)
     try:
@@ -173,7 +194,7 @@ async def watched(address: str, process: psutil.Process, count: int, seconds: fl
     return used
 
 
-def visits(browser: Any, address: str, process: psutil.Process, count: int) -> dict[str, Any]:
+def visits(browser: Browser, address: str, process: psutil.Process, count: int) -> dict[str, Any]:
     """Let pages come and go, some in the middle of everything; return what they left behind."""
     rng = random.Random(7)
     page = browser.new_page()
@@ -188,8 +209,12 @@ def visits(browser: Any, address: str, process: psutil.Process, count: int) -> d
         once(transport, 1500)
     settled(address)
     before = process.num_threads(), process.num_fds(), process.memory_info().rss
+    curve = {}
     for number in range(count):
         once(("websocket", "webrtc")[number % 2], rng.uniform(0, 900))
+        if (number + 1) % max(1, count // VISIT_SAMPLES) == 0:
+            settled(address, SETTLE_BETWEEN_S)
+            curve[number + 1] = round(process.memory_info().rss / 1e6, 1)
     settled(address)
     after = process.num_threads(), process.num_fds(), process.memory_info().rss
     page.close()
@@ -198,20 +223,23 @@ def visits(browser: Any, address: str, process: psutil.Process, count: int) -> d
         "threads": [before[0], after[0]],
         "handles": [before[1], after[1]],
         "memory_mb": [round(before[2] / 1e6, 1), round(after[2] / 1e6, 1)],
+        "memory_mb_after_visit": curve,
     }
 
 
-def settled(address: str) -> None:
+def settled(address: str, rest_s: float = SETTLE_S) -> None:
     """Wait until no session runs any more, and for what lingers."""
     running = 1
     while running:
         with urllib.request.urlopen(f"{address}/api/state") as answer:
             running = json.load(answer)["sessions"]["running"]
         time.sleep(0.5)
-    time.sleep(SETTLE_S)
+    time.sleep(rest_s)
 
 
-def memory(browser: Any, address: str, process: psutil.Process, minutes: float) -> dict[str, Any]:
+def memory(
+    browser: Browser, address: str, process: psutil.Process, minutes: float
+) -> dict[str, Any]:
     """Return the server's memory while one page runs, every `SAMPLE_S`, after a warm-up."""
     page = start_page(browser, address, "websocket")
     samples = []

@@ -125,9 +125,7 @@ class Pipeline:
         self._control = Control(self.stats, max_age_ms, frames, on_failure=self._unwind)
         self._stages: Run | None = None
         self._switcher: Switcher | None = None
-        self._recorder = Recorder(
-            lambda path, view: self.add_sink(path, view=view), self.remove_sink
-        )
+        self._recorder = Recorder()
         self._stopping = False
         self._closed = False
 
@@ -256,10 +254,10 @@ class Pipeline:
         computes it. A failure leaves the old filter running and becomes a note; with ``wait`` it
         is raised.
         """
-        if self._switcher is None or self.engine.size is None:
+        if (switcher := self._switcher) is None or self.engine.size is None:
             raise SettingsError("switch works while the pipeline runs")
         fade = self._crossfade_ms if crossfade_ms is None else check_crossfade(crossfade_ms)
-        self._switcher.switch(model, backend=backend, crossfade_ms=fade, wait=wait)
+        switcher.switch(model, backend=backend, crossfade_ms=fade, wait=wait)
 
     def next_filter(self) -> str:
         """Switch to the next shipped filter; returns what to say to the person."""
@@ -293,7 +291,7 @@ class Pipeline:
         ``view`` is how it is recorded; default: as the sinks of the start. Returns what to say to
         the person.
         """
-        self.notes.append(said := self._recorder.toggle(view))
+        self.notes.append(said := self._recorder.toggle(self, view))
         return said
 
     def _open(self) -> None:
@@ -396,3 +394,8 @@ class Pipeline:
         closers.append(self._chain.close)
         closers += run.closers() if run is not None else []
         self._control.call_all(closers)
+        # What points back here goes: the garbage collector alone would free the frames, minutes
+        # later, because it counts objects and not bytes.
+        self._control.on_failure, self._switcher = lambda: None, None
+        for sink in self.sinks:
+            sink.actions.clear()

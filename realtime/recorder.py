@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines import Pix2liveError
 from realtime.sinks import Sink
+
+if TYPE_CHECKING:
+    from realtime.pipeline import Pipeline
 
 
 class Recorder:
     """One recording at a time, each into a new mp4 in the working folder."""
 
-    def __init__(self, add: Callable[[Path, str | None], Sink], remove: Callable[[Sink], None]):
-        self._add, self._remove = add, remove
+    def __init__(self) -> None:
         self._sink: Sink | None = None
 
-    def toggle(self, view: str | None) -> str:
-        """Start a recording as ``view``, or finish the one that runs; returns what to say."""
+    def toggle(self, pipeline: Pipeline, view: str | None) -> str:
+        """Start a recording of ``pipeline`` as ``view``, or finish the one that runs.
+
+        Returns what to say.
+        """
         if self._sink is not None:
             sink, self._sink = self._sink, None
-            self._remove(sink)
+            pipeline.remove_sink(sink)
             return f"recorded {sink.path}"
         path = Path(f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4")
         try:
-            self._sink = self._add(path, view)
+            self._sink = pipeline.add_sink(path, view=view)
         except Pix2liveError as error:
             return str(error)
         return f"recording to {path}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import signal
 import sys
 from collections.abc import Coroutine
@@ -27,7 +29,13 @@ from tools.option_types import SizeType, precision_option
 from tools.run import DEFAULT_FILTER, SWITCH_INTERVAL_S, keep_what_is_loaded
 
 if TYPE_CHECKING:
-    from realtime.web.sessions import PipelineMaker
+    from realtime.web.sessions import PipelineMaker, Sessions
+
+COLLECT_AFTER_S = 3.0
+"""All sessions that end within so long are collected together: it takes about 10 ms, in which no
+frame moves."""
+M_ARENA_MAX, HEAPS = -8, 2
+"""The option of glibc's mallopt (malloc.h), and its value."""
 
 
 @click.command()
@@ -81,6 +89,7 @@ def serve(source: str | None, **options: Any) -> None:
     pix2live serve 0 --host 0.0.0.0              the camera of a machine without a screen
     """  # noqa: D301  (click reads \b as a control character)
     console = Console(stderr=True)
+    share_heaps()
     try:
         asyncio.run(_serve(source, console, **options))
     except ModuleNotFoundError as error:
@@ -128,6 +137,7 @@ async def _serve(
         if source is None or await _unless(stop, sessions.start_local(source, quality=quality)):
             await server.start()
             keep_what_is_loaded()
+            collect_what_sessions_leave(sessions)
             found = addresses(host, hosts, server.port, token, secure=secure)
             say_where(console, found, code=host not in LOOPBACK)
             local = sessions.local
@@ -148,6 +158,42 @@ def say_where(console: Console, found: list[str], *, code: bool) -> None:
         console.print(Text(f"  or {other}"), style="dim", soft_wrap=True)
     if code and console.is_terminal:
         console.print(Text(qr_code(found[0]), style="white on black"), soft_wrap=True)
+
+
+def share_heaps() -> None:
+    """Let all threads allocate from `HEAPS` heaps of glibc; to be called before there are threads.
+
+    Left alone it gives each thread its own, up to eight for each core, and each keeps megabytes of
+    what the sessions of its threads once had: 30 to 65 MB in all on two cores at 640x360, and two
+    are as fast there. Other C libraries have nothing of the kind.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        libc.mallopt(M_ARENA_MAX, HEAPS)
+
+
+def collect_what_sessions_leave(sessions: Sessions, after_s: float = COLLECT_AFTER_S) -> None:
+    """Let the garbage collector look for each session that ends, soon after.
+
+    Left alone it comes by when a quarter as many objects wait as there were when the server began,
+    after some 270 visits: it counts objects, not the megabytes behind them. A session that holds
+    itself, by a plug-in or a library, is 6 MB at 640x360 and 53 MB at 1920x1080.
+
+    Thread: the loop's.
+    """
+    loop = asyncio.get_running_loop()
+    due: asyncio.TimerHandle | None = None
+
+    def collect() -> None:
+        nonlocal due
+        due = None
+        gc.collect()
+
+    def ended() -> None:
+        nonlocal due
+        if due is None:
+            due = loop.call_later(after_s, collect)
+
+    sessions.on_left = ended
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:

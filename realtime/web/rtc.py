@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import cv2  # isort: skip  (before PyAV)
@@ -79,6 +80,7 @@ class Peer:
         self._most_pixels = LARGER * size[0] * (size[1] + HEIGHT_PX)
         self._on_gone = on_gone
         self._connection: RTCPeerConnection | None = None
+        self._encoder: Vp8Encoder | None = None
         self._full_range = False
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
@@ -142,6 +144,12 @@ class Peer:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._close_connection(), CLOSES_WITHIN_S)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What aiortc leaves is freed by the garbage collector, whenever that comes by: until then
+        # it must hold nothing that is large.
+        self._tasks.clear()
+        self._on_gone = None
+        if self._encoder is not None:
+            self._encoder.close()
 
     async def _close_connection(self) -> None:
         assert self._connection is not None
@@ -238,10 +246,11 @@ class Peer:
             largest=self._largest,
             note=self.notes.append,
         )
+        self._encoder = Vp8Encoder(get_encoder(transceiver._codecs[0]))
         parts = {
             "_RTCRtpReceiver__decoder_queue": (receiver, waiting),
             "_RTCRtpReceiver__jitter_buffer": (receiver, Reassembly(waiting.lost, waiting.early)),
-            "_RTCRtpSender__encoder": (sender, Vp8Encoder(get_encoder(transceiver._codecs[0]))),
+            "_RTCRtpSender__encoder": (sender, self._encoder),
         }
         for name, (owner, part) in parts.items():
             if hasattr(owner, name):
@@ -255,15 +264,14 @@ class _Outgoing:
 
     def __init__(self, pictures: Callable[[], Subscription]) -> None:
         self.sent = 0
-        self._pictures = pictures
+        self._pictures: Callable[[], Subscription] | None = pictures
         self._subscription: Subscription | None = None
-        self._closed = False
         self._first_ns: int | None = None
         self._pts = -1
 
     async def next(self) -> av.VideoFrame | None:
         """Wait for the freshest picture; None when there will be none any more."""
-        if self._closed:
+        if self._pictures is None:
             return None
         if self._subscription is None:
             self._subscription = self._pictures()
@@ -283,9 +291,10 @@ class _Outgoing:
         return frame
 
     def close(self) -> None:
-        self._closed = True
+        self._pictures = None
         if self._subscription is not None:
             self._subscription.close()
+            self._subscription = None
 
 
 def _video_frame(picture: Picture) -> av.VideoFrame:
@@ -306,18 +315,29 @@ def _video_frame(picture: Picture) -> av.VideoFrame:
 
 
 def _video_track(outgoing: _Outgoing) -> MediaStreamTrack:
+    track: MediaStreamTrack = _track_class()(outgoing)
+    return track
+
+
+@cache
+def _track_class() -> Any:
+    """Return the class, made once: each class is a cycle, for the garbage collector to free."""
     from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
     class Track(MediaStreamTrack):
         kind = "video"
 
+        def __init__(self, outgoing: _Outgoing) -> None:
+            super().__init__()
+            self._outgoing = outgoing
+
         async def recv(self) -> av.VideoFrame:
-            frame = await outgoing.next()
+            frame = await self._outgoing.next()
             if frame is None:
                 raise MediaStreamError
             return frame
 
-    return Track()
+    return Track
 
 
 def _vp8() -> list[Any]:

@@ -75,6 +75,10 @@ class Vp8Encoder:
         """Return (RTP payloads, time stamp) of what is encoded already."""
         return self._packer.pack(packet)
 
+    def close(self) -> None:
+        """Free the codec; one that encodes at this moment goes when it has done so."""
+        self._codec = None
+
     def _must_reopen(self, frame: av.VideoFrame) -> bool:
         codec = self._codec
         if codec is None or (codec.width, codec.height) != (frame.width, frame.height):

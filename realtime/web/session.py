@@ -78,8 +78,8 @@ class Session:
         self.transport = "websocket"
         self.listeners: set[Callable[[dict[str, Any]], None]] = set()
         """Told of everything that all at this session should know."""
-        self.on_end: Callable[[], object] = lambda: None
-        """Called on the loop when the thread has freed everything."""
+        self.on_end: Callable[[Session], object] = lambda _: None
+        """Called with this session, on the loop, when the thread has freed everything."""
         self.ended = asyncio.Event()
         self.reason = ""
         """Why it has ended."""
@@ -311,7 +311,7 @@ class Session:
         if self._side_by_side is not None:
             self._side_by_side[0].close()
         self.ended.set()
-        self.on_end()
+        self.on_end(self)
         self.tell({"type": "ended", "reason": self.reason})
 
 

