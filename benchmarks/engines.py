@@ -40,22 +40,12 @@ from engines.cache import EngineCache
 from engines.proof import HIGHEST_PSNR_DB, Proof, compare
 from engines.registry import why_not
 from realtime.sources import parse_size
+from tools.bench.plan import ON_THE_CPU, precisions
 from tools.conversion.frames import dead_leaves
 from tools.run import SWITCH_INTERVAL_S
 
 BACKENDS: Final = "openvino,onnxruntime,torch,torch:cuda,tensorrt,tensorrt-rtx"
-ON_THE_CPU: Final = {"torch": "torch:cpu", "onnxruntime": "onnxruntime:cpu"}
-"""These take whatever device is there when none is named; here a name means one thing."""
 Frames = Sequence[Pixels]
-PRECISIONS: Final = {
-    "openvino": ("f32", "bf16", "f16"),
-    "onnxruntime": ("f32",),
-    "torch:cpu": ("f32",),
-    "torch": ("f32", "f16"),
-    "tensorrt": ("f32", "f16"),
-    "tensorrt-rtx": ("f32", "f16"),
-}
-"""What to try of a backend with its device, or of a backend."""
 REFERENCES: Final = ("torch:cpu", "openvino", "onnxruntime:cpu")
 """In f32; the first that can run the network is right by definition."""
 DEEPEST: Final = 4
@@ -267,11 +257,6 @@ class Bench:
                 candidate.ways.append(way)
             else:
                 way.engine.close()
-
-
-def precisions(backend: str) -> tuple[str, ...]:
-    """Return those to try; of another package's backend only what it takes by itself."""
-    return PRECISIONS.get(backend) or PRECISIONS.get(backend.partition(":")[0], ("auto",))
 
 
 def proof(frames: Frames, right: Frames, found: Frames) -> Proof:

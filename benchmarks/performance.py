@@ -146,6 +146,9 @@ def browser(found: Results) -> list[str]:
             f"After {visits['visits']} pages that came and went: {after} threads (before {before}),"
             f" {has} handles (before {had})."
         )
+        curve = visits["memory_mb_after_visit"]
+        numbers = ", ".join(f"{memory:.0f}" for memory in curve.values())
+        more.append(f"The server's memory after {', '.join(curve)} of them: {numbers} MB.")
     if (memory := found.get("memory")) is not None:
         more.append(
             f"Memory over {memory['minutes']:.0f} minutes: {memory['first_third_mb']:.0f} MB in the"
