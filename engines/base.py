@@ -53,7 +53,8 @@ class Engine(ABC):
         self.runs: Any = model
         """What `open` took: ``model``, or its INT8 twin."""
         self.float_precision = ""
-        """That of floating point: ``precision``, or of an INT8 twin what its rest is in."""
+        """What is not in INT8 is computed in this: ``precision``, or what a backend that runs INT8
+        says of the rest; empty where it says nothing."""
         self.size: Size | None = None
         self.engine_path: Path | None = None
         """The engine file that `open` took; None when the engine was compiled now, or comes from
@@ -110,7 +111,8 @@ class Engine(ABC):
         finally:
             self._notes_of_open = self.notes[said_before:]
         self.size, self.alpha = size, None
-        self.float_precision = self.float_precision or self.precision
+        if not self.float_precision and self.precision != "int8":
+            self.float_precision = self.precision
 
     def slots(self, count: int) -> list[Pixels]:
         """Allocate ``count`` pictures (H, W, 3) in the memory that this device reads fastest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,11 @@ def instructions() -> frozenset[str]:
     Read once: a processor does not change.
     """
     return frozenset((cpuinfo("flags") or cpuinfo("Features") or "").split())  # x86, ARM
+
+
+def is_x86() -> bool:
+    """Whether it is one of Intel's kind, AMD's included."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 
 def has_vnni() -> bool | None:

@@ -63,14 +63,14 @@ def twin_by_name(model: FrameModel, key: str) -> tuple[FrameModel, str]:
     """Return the twin that somebody asked for by name, and a note on how close it is.
 
     Args:
-        model: whose twin.
+        model: whose twin; a twin is its own.
         key: under which the twin's card has its proof: ``openvino/bf16``.
 
     Raises:
         EngineError: as `int8_twin`.
     """
     try:
-        twin = int8_twin(model)
+        twin = model if model.card.quantised_from else int8_twin(model)
     except ModelError as error:
         raise EngineError(str(error)) from error
     psnr_db, where = twin_proof(twin, key)

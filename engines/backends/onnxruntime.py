@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engines.base import Engine, Pixels, aligned_picture
 from engines.errors import EngineError
 from engines.model import STATE_OUT_SUFFIX, FrameModel, Size
+from engines.processor import is_x86
 from engines.shared import Shared
 from engines.twins import INT8, twin_by_name, why_not_int8
 
@@ -68,6 +69,13 @@ class OnnxRuntimeEngine(Engine):
             if self.precision == INT8:
                 why = "INT8 twins are made for processors"
             self.notes.append(f"provider {provider}: {why}")
+        if model.card.quantised_from and device == "cpu":
+            if self.precision != INT8:  # a twin, given as the filter
+                self.notes.append("convolutions in int8, the rest in f32")
+            if _may_overflow():
+                self.notes.append(
+                    f"{why_not_int8()}: INT8 in the slower way that does not overflow"
+                )
         self.depth = 1
         self.device, self.runs = device, model
         self._binding = self._session.io_binding()
@@ -89,8 +97,6 @@ class OnnxRuntimeEngine(Engine):
             )
         self.precision, self.float_precision = INT8 if asked == INT8 else "f32", "f32"
         if asked != INT8:
-            if model.card.quantised_from:  # a twin, given as the filter
-                self.notes.append("convolutions in int8, the rest in f32")
             return model
         if self.asked_device.lower() not in ("", "cpu"):
             raise EngineError(
@@ -99,8 +105,6 @@ class OnnxRuntimeEngine(Engine):
             )
         twin, note = twin_by_name(model, INT8_KEY)
         self.notes.append(note)
-        if lacks := why_not_int8():
-            self.notes.append(f"{lacks}: INT8 in the slower way that does not overflow")
         return twin
 
     def _session_on(self, device: str, model: FrameModel, size: Size) -> Any:
@@ -109,8 +113,8 @@ class OnnxRuntimeEngine(Engine):
         def make() -> Any:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # its warnings are about its own optimiser
-            if model.card.quantised_from and why_not_int8():
-                # Without VNNI its fast way overflows where it sums up INT8 products at 16 bits, and
+            if model.card.quantised_from and _may_overflow():
+                # Its fast way overflows where it sums up INT8 products at 16 bits, and
                 # the picture is another; this is its slower way, for INT8 twins only: it refuses
                 # scales of channels that come without zero points, which others have.
                 options.add_session_config_entry("session.x64quantprecision", "1")
@@ -168,3 +172,8 @@ class OnnxRuntimeEngine(Engine):
     def _close(self) -> None:
         self._session = self._binding = self._alpha = None
         self._states = {}
+
+
+def _may_overflow() -> bool:
+    """Whether ONNX Runtime's fast way sums up INT8 products at 16 bits here: x86 without VNNI."""
+    return is_x86() and why_not_int8() is not None

@@ -7,13 +7,13 @@ all values in the upper half of the range become the middle of it. The INT8 twin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from engines.graphs.graph_types import attribute, describe
 
 if TYPE_CHECKING:
     import onnx
-    from numpy.typing import NDArray
 
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
@@ -21,24 +21,30 @@ QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 def other_quantisation(model: onnx.ModelProto) -> str | None:
     """Return None when TensorRT takes the quantisation of ``model``, else in words what it is.
 
-    A zero point that is no constant of the graph is left to TensorRT's parser.
+    A zero point that is no constant of the graph, and what is inside of branches and loops, is left
+    to TensorRT's parser.
     """
     import numpy as np
-    from onnx import TensorProto
+    from onnx import numpy_helper
 
-    constants = _constants(model.graph)
+    graph = model.graph
+    stored = {item.name: item for item in graph.initializer}
+    stored |= {
+        node.output[0]: value
+        for node in graph.node
+        if node.op_type == "Constant" and (value := attribute(node, "value")) is not None
+    }
+    made_by = {name: node for node in graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type not in QUANTISERS:
             continue
         if len(node.input) > 2 and node.input[2]:
-            zero = constants.get(node.input[2])
-            found = zero if zero is not None and zero.dtype.kind in "iu" else None
-        elif node.op_type == "QuantizeLinear" and attribute(node, "output_dtype") in (
-            None, 0, TensorProto.UINT8,
-        ):  # fmt: skip
-            found = np.zeros(1, np.uint8)  # what ONNX takes where nothing is said
-        else:
-            found = None
+            zero = stored.get(node.input[2])
+            found = None if zero is None else numpy_helper.to_array(zero)
+        else:  # ONNX takes 0
+            found = np.zeros(1, np.uint8) if _is_unsigned(node, stored, made_by) else None
+        if found is not None and found.dtype.kind not in "iu":
+            continue
         if found is not None and (found.dtype.kind == "u" or found.any()):
             first = found.ravel()[np.argmax(found.ravel() != 0)]
             return (
@@ -49,12 +55,20 @@ def other_quantisation(model: onnx.ModelProto) -> str | None:
     return None
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
-    from onnx import numpy_helper
+def _is_unsigned(
+    node: onnx.NodeProto,
+    stored: Mapping[str, onnx.TensorProto],
+    made_by: Mapping[str, onnx.NodeProto],
+) -> bool:
+    """Whether a node without a zero point makes, or reads, unsigned eight bits."""
+    from onnx import TensorProto
 
-    found = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    for node in graph.node:
-        value = attribute(node, "value") if node.op_type == "Constant" else None
-        if value is not None:
-            found[node.output[0]] = numpy_helper.to_array(value)
-    return found
+    if node.op_type == "QuantizeLinear":
+        return attribute(node, "output_dtype") in (None, 0, TensorProto.UINT8)
+    few = node.input[0]
+    if few in stored:
+        return bool(stored[few].data_type == TensorProto.UINT8)
+    maker = made_by.get(few)
+    if maker is None or maker.op_type != "QuantizeLinear" or len(maker.input) > 2:
+        return False  # that one says it itself
+    return _is_unsigned(maker, stored, made_by)

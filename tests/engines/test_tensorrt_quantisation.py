@@ -68,6 +68,13 @@ def without_zero_point() -> onnx.ModelProto:
     return model
 
 
+def unsigned_weights_without_zero_point() -> onnx.ModelProto:
+    model = quantised(0, np.int8, weights=np.uint8)
+    (node,) = (node for node in model.graph.node if node.output[0] == "weights")
+    del node.input[2]
+    return model
+
+
 OTHERS = {
     "unsigned": (lambda: quantised(0, np.uint8), "QuantizeLinear few is in uint8 .* point 0,"),
     "a zero point": (lambda: quantised(-58, np.int8), "in int8 with the zero point -58,"),
@@ -75,6 +82,9 @@ OTHERS = {
     "nothing said": (without_zero_point, "QuantizeLinear few is in uint8 with the zero point 0,"),
     "unsigned weights": (
         lambda: quantised(0, np.int8, weights=np.uint8), "DequantizeLinear weights is in uint8",
+    ),
+    "unsigned weights, nothing said": (
+        unsigned_weights_without_zero_point, "DequantizeLinear weights is in uint8 .* point 0,",
     ),
     "a shipped twin": (lambda: int8_twin(load_filter("comic")).graph(), "is in uint8"),
 }  # fmt: skip

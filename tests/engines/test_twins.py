@@ -226,6 +226,17 @@ def test_other_backends_say_that_they_have_no_int8() -> None:
         open_engine("comic", SIZE, backend="torch:cpu", precision=INT8)
 
 
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime:cpu"])
+def test_a_twin_that_is_given_as_the_filter_is_its_own(backend: str, vnni: None) -> None:
+    if backend != "openvino":
+        pytest.importorskip("onnxruntime")
+    twin = int8_twin(load_filter("comic"))
+    with open_engine(twin, SIZE, backend=backend, precision=INT8) as engine:
+        assert engine.runs is twin
+        assert engine.precision == INT8
+        assert engine.notes[0].startswith("int8: 42.")
+
+
 @pytest.mark.parametrize("name", filter_names())
 def test_every_shipped_filter_has_its_twin(name: str) -> None:
     model = load_filter(name)
@@ -233,8 +244,8 @@ def test_every_shipped_filter_has_its_twin(name: str) -> None:
     assert twin.fixed_size is None
     assert (twin.card.name, twin.card.stride) == (name, model.card.stride)
     assert twin.path.stat().st_size < 0.4 * model.path.stat().st_size
-    for kind in ("f32", "bf16"):
-        proof = twin.card.proofs[f"openvino/{kind}"]
+    for key in ("openvino/f32", "openvino/bf16", "onnxruntime/f32"):
+        proof = twin.card.proofs[key]
         assert proof["psnr_db"] >= ENOUGH_INT8_DB
         assert proof["real_frames"] == 1
         assert proof["frames"] >= 16

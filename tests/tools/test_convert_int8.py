@@ -12,6 +12,7 @@ from engines import load_filter, open_engine
 from engines.artefact import engine_file
 from engines.graphs import int8
 from engines.processor import has_vnni
+from engines.registry import why_not
 from tools.cli import main
 from tools.conversion import proving
 from tools.conversion.frames import dead_leaves
@@ -47,6 +48,10 @@ def test_the_filter_lies_beside_the_model_with_proofs_of_its_own(
     proof = model.card.proofs["openvino/f32"]
     assert 35 <= proof["psnr_db"] < master.proofs["openvino/f32"]["psnr_db"]
     assert proof["real_frames"] == 1
+    if why_not("onnxruntime") is None:
+        assert model.card.proofs["onnxruntime/f32"]["psnr_db"] >= 35
+        with open_engine(out, SIZE, backend="onnxruntime", precision="int8") as engine:
+            assert any(note.startswith("int8: ") and " dB " in note for note in engine.notes)
     steps = json.loads(report.read_text())["steps"]
     assert "INT8 model, openvino in f32" in [step["step"] for step in steps]
     with open_engine(model, (64, 48)) as engine:

@@ -261,7 +261,9 @@ class _Conversion:
         write_frame_model(graph, card, path)
         proofs = prover.prove_int8(path)
         write_frame_model(graph, replace(card, proofs=proofs), path)
-        least = min(proof["psnr_db"] for proof in proofs.values())
+        least = min(  # `auto` runs it in OpenVINO only
+            proof["psnr_db"] for key, proof in proofs.items() if key.startswith("openvino/")
+        )
         self.report.notes.append(
             f"{path.name}: --precision int8 takes it"
             + (
