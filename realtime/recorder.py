@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from realtime.pipeline import Pipeline
 
 
+def new_recording() -> Path:
+    """Return the name of a recording in the working folder that none has had before.
+
+    By the microsecond, as screenshots are: the file of a recording appears only when that is
+    complete, so looking for a free name would give one name to two.
+    """
+    return Path(f"pix2live-{datetime.now():%Y%m%d-%H%M%S-%f}.mp4")
+
+
 class Recorder:
     """One recording at a time, each into a new mp4 in the working folder."""
 
@@ -28,7 +37,7 @@ class Recorder:
             sink, self._sink = self._sink, None
             pipeline.remove_sink(sink)
             return f"recorded {sink.path}"
-        path = Path(f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4")
+        path = new_recording()
         try:
             self._sink = pipeline.add_sink(path, view=view)
         except Pix2liveError as error:

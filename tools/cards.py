@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -46,27 +46,39 @@ FACTS: Final = ("against_original", "real_frames")
 """Numbers of a proof that are 0 or 1."""
 
 
-def int8_here(model: FrameModel) -> tuple[bool | None, str]:
-    """Return whether ``--precision auto`` takes the INT8 twin of ``model`` here, and why.
+def int8_here(models: Sequence[FrameModel]) -> list[tuple[bool | None, str]]:
+    """Return of each of ``models`` whether ``--precision auto`` takes its INT8 twin here, and why.
 
     Of a twin that is taken the reason is its proof. None: there is no twin.
     """
     from engines.registry import AUTO_FRAME_MODEL, why_not
 
-    if not twin_path(model.path).exists():
-        return None, ""
+    twins = [twin_path(model.path).exists() for model in models]
+    paired = [model for model, twin in zip(models, twins) if twin]
+    if not paired:
+        return [(None, "")] * len(models)
     backend = next((name for name in AUTO_FRAME_MODEL if why_not(name) is None), None)
-    if backend != "openvino":
-        return False, f"{backend or 'nothing'} runs it here, and takes none unasked"
+    if backend == "openvino":
+        found = iter(_int8_on_openvino(paired))
+    else:
+        reason = f"{backend or 'nothing'} runs it here, and takes none unasked"
+        found = iter([(False, reason)] * len(paired))
+    return [next(found) if twin else (None, "") for twin in twins]
+
+
+def _int8_on_openvino(models: Sequence[FrameModel]) -> list[tuple[bool, str]]:
     from engines.backends.openvino import import_openvino
     from engines.backends.openvino_precision import Choice
     from engines.backends.signal_stack import kept_signal_stack
 
-    with kept_signal_stack():
-        choice = Choice(import_openvino().Core(), "CPU", "auto")
-        taken = choice.twin(model) is not None
-    reason = "; ".join(choice.notes).partition(": ")[2]  # "int8, FILE: ", "not int8: "
-    return taken, reason.partition(";")[0] if taken else reason
+    try:
+        with kept_signal_stack():
+            choice = Choice(import_openvino().Core(), "CPU", "auto")
+            found = [choice.proven_twin(model) for model in models]
+    except (ImportError, OSError, RuntimeError) as error:  # a wheel that is damaged or foreign
+        why = " ".join(f"openvino does not load: {error}".split())
+        return [(False, why)] * len(models)
+    return [(twin is not None, reason) for twin, reason in found]
 
 
 def card_json(model: FrameModel) -> dict[str, Any]:
@@ -107,7 +119,7 @@ def print_card(model: FrameModel, console: Console) -> None:
         except ModelError as error:
             rows["INT8 twin"] = str(error)
     if twin is not None:
-        taken, why = int8_here(model)
+        ((taken, why),) = int8_here([model])
         rows["INT8 twin"] = (
             f"{twin.path.name}, {kilobytes(twin.path)}; {'' if taken else 'not '}taken here: {why}"
         )
@@ -119,6 +131,8 @@ def print_card(model: FrameModel, console: Console) -> None:
     if card.measures:
         console.print()
         console.print(_measures_table(card.measures))
+        if twin is not None and not card.quantised_from:
+            console.print("Measured in floating point, not of the INT8 twin.", style="dim")
     if proofs:
         console.print()
         console.print(_proofs_table(proofs))

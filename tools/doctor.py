@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, metadata, requires
 from importlib.util import find_spec
+from itertools import zip_longest
 from typing import Final
 
 import click
@@ -45,8 +46,10 @@ EXTRAS: Final = {
 """Name in pyproject.toml -> what it brings. What it consists of, the installation itself says."""
 REQUIREMENT: Final = re.compile(r"([\w.-]+)(?:\[(.+?)\])?\s*([^;]*)(?:;(.*))?")
 """Name, extras, versions, markers."""
-LEAST: Final = re.compile(r"[>=~]=\s*([\d.]+)")
+CLAUSE: Final = re.compile(r"([>=~]=)\s*([\d.]+)")
+"""``>=4.10``, ``==1.1.11``; an upper bound is not looked at."""
 FOR_DEVELOPERS: Final = ("dev", "test")
+AGAIN: Final = "pip install -e ."
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +169,17 @@ def _extras() -> list[Finding]:
     """What `pip install` can add: a line for each extra, with what of it is missing."""
     try:
         found = requires("pix2live") or []
+        known = metadata("pix2live").get_all("Provides-Extra") or []
     except PackageNotFoundError:
-        text = "not known for a plain checkout; to install it: pip install -e ."
+        text = f"not known for a plain checkout; to install it: {AGAIN}"
         return [Finding("Extras", None, text)]
     lines = []
     for name, brings in EXTRAS.items():
-        missing = missing_packages(name, found)
         text = f"{name}: {brings}"
+        if name not in known:  # installed from an older pyproject.toml
+            lines.append(Finding("Extras", None, f"{text}; not in this installation: {AGAIN}"))
+            continue
+        missing = missing_packages(name, found)
         if missing:
             text += f"; missing: {', '.join(missing)} (pip install 'pix2live[{name}]')"
         useless = bool(missing) and name in FOR_DEVELOPERS  # and nothing that a person lacks
@@ -188,19 +195,20 @@ def missing_packages(extra: str, requirements: Sequence[str]) -> list[str]:
         requirements: of pix2live, as its installed metadata has them (PEP 508).
     """
     missing = []
-    for name, least in packages_of(extra, requirements):
+    for name, versions in packages_of(extra, requirements):
         found = environment.package_version(name)
         # Another distribution may bring the same package: onnxruntime-gpu.
         spec = None if found else find_spec(name.replace("-", "_"))
-        if found and _numbers(found) < _numbers(least):
-            missing.append(f"{name} {least} or newer, found {found}")
+        wanted = _wanted_instead(found, versions) if found else ""
+        if wanted:
+            missing.append(f"{name} {wanted}, found {found}")
         elif not found and (spec is None or spec.origin is None):  # None: a folder of that name
             missing.append(name)
     return list(dict.fromkeys(missing))
 
 
 def packages_of(extra: str, requirements: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (package, least version) of what ``extra`` consists of on this system."""
+    """Yield (package, versions: ``>=4.10``) of what ``extra`` consists of on this system."""
     here = {"sys_platform": sys.platform, "platform_machine": platform.machine()}
     for line in requirements:
         parts = REQUIREMENT.fullmatch(line)
@@ -215,7 +223,19 @@ def packages_of(extra: str, requirements: Sequence[str]) -> Iterator[tuple[str, 
             for part in extras.split(","):
                 yield from packages_of(part, requirements)
         else:
-            yield name, "".join(LEAST.findall(versions)[:1])
+            yield name, versions.strip()
+
+
+def _wanted_instead(found: str, versions: str) -> str:
+    """Return in words which version is wanted; nothing where ``found`` is one of ``versions``."""
+    for sign, asked in CLAUSE.findall(versions):
+        pairs = list(zip_longest(_numbers(found), _numbers(asked), fillvalue=0))  # 4.10 is 4.10.0
+        here, there = zip(*pairs, strict=True)
+        if sign == "==" and here != there:
+            return str(asked)
+        if here < there:
+            return f"{asked} or newer"
+    return ""
 
 
 def _numbers(version: str) -> tuple[int, ...]:

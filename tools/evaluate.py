@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engines import SettingsError, SinkError
 from tools.evaluation.table import write_measures
 from tools.option_types import precision_option
-from tools.report import write_json
+from tools.report import refuse_unlike_json, write_json
 
 EXISTING = click.Path(path_type=Path)
 
@@ -90,6 +90,8 @@ def evaluate(
         raise click.UsageError(str(error)) from error
     if json_path is not None and not json_path.absolute().parent.is_dir():
         raise SinkError(f"cannot write {json_path}: there is no folder {json_path.parent}")
+    if json_path is not None:
+        refuse_unlike_json(json_path, "give another name")
     with _Screen() as screen:
         found = measure(settings, screen.show)
     errors = Console(stderr=True)

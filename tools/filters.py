@@ -43,7 +43,8 @@ INT8_WORDS: Final = {True: "yes", False: "no", None: "-"}
     "json_path",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Write the cards, or that of NAME, as they are in the files; - is the standard output.",
+    help="Write the cards, or that of NAME, as they are in the files; - is the standard output. An"
+    " older .json is replaced, no other file.",
 )
 def filters(
     name: str | None, sheet: Path | None, input_: Path | None, json_path: Path | None
@@ -66,7 +67,7 @@ def filters(
     if name is not None:
         print_card(models[0], console)
         return
-    twins = [int8_here(model) for model in models]
+    twins = int8_here(models)
     console.print(table_of(models, console.width, [taken for taken, _ in twins]))
     console.print()
     for line in int8_lines([model.path.stem for model in models], twins):
@@ -78,8 +79,8 @@ def int8_lines(names: Sequence[str], twins: Sequence[tuple[bool | None, str]]) -
     """Yield what the column INT8 of the list means, and each reason against a twin once."""
     if taken := sum(bool(yes) for yes, _ in twins):
         yield (
-            f"INT8: {taken} of {len(names)} run here as their INT8 twins, which is faster;"
-            " --precision f32 is closer."
+            f"INT8: {taken} of {len(names)} run here as their INT8 twins;"
+            " another --precision is slower and closer."
         )
     reasons: dict[str, list[str]] = {}
     for name, (yes, reason) in zip(names, twins, strict=True):
@@ -116,11 +117,12 @@ def table_of(
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    from tools.report import write_json
+    from tools.report import refuse_unlike_json, write_json
 
     if str(path) == "-":
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))
         return
+    refuse_unlike_json(path, "give another name")
     write_json(path, data)
     click.echo(f"written: {path}")
 

@@ -29,7 +29,7 @@ from realtime.sinks.window import why_no_window
 from realtime.sources.filmed import FilmedSource
 from tools import environment
 from tools.option_types import precision_option, size_and_seconds
-from tools.report import counted, write_json
+from tools.report import counted, refuse_unlike_json, write_json
 from tools.run import (
     DEFAULT_FILTER,
     SWITCH_INTERVAL_S,
@@ -146,6 +146,8 @@ def latency(**options: Any) -> None:
     """  # noqa: D301  (click reads \b as a control character)
     settings = Settings(**options)
     console = Console(stderr=True)
+    if settings.json is not None and str(settings.json) != "-":
+        refuse_unlike_json(settings.json, "give another name")
     result, code = measure(settings, console)
     if settings.json is not None:
         if str(settings.json) == "-":

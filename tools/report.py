@@ -190,6 +190,27 @@ def end_notes(pipeline: Pipeline, max_age_ms: float | None = None) -> list[str]:
     return [note for note in found if note]
 
 
+def where_it_was_stopped(pipeline: Pipeline) -> str:
+    """Return how far a run came that somebody stopped; empty where the source has no end."""
+    total = pipeline.info.frames if pipeline.info is not None else None
+    done = pipeline.stats.engine_out.count
+    if not total or done >= total:
+        return ""
+    return f"stopped after {done} of {counted(total, 'frame')}; what was written ends there"
+
+
+def what_was_written(pipeline: Pipeline) -> list[str]:
+    """Return a line for each sink with a path: whether there is anything of this run."""
+    counts = iter([sink.ages.count for sink in pipeline.stats.sinks if not sink.left])
+    lines = []
+    for sink in pipeline.sinks:  # in the same order
+        count = next(counts, 0)  # there is none where the run was stopped before it began
+        if sink.path is not None:
+            came = count > 0 and sink.path.exists()
+            lines.append(f"{'written' if came else 'no frame came to'}: {sink.path}")
+    return lines
+
+
 def nothing_shown(pipeline: Pipeline, max_age_ms: float | None) -> str:
     """Return where and by how much all frames were too old for a sink, and what would help.
 
@@ -263,6 +284,21 @@ def refuse_existing(paths: Sequence[Path]) -> None:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         verb = "exist" if more else "exists"
         raise SinkError(f"{existing[0]}{more} {verb} already; --overwrite replaces what is there")
+
+
+def refuse_unlike_json(path: Path, instead: str) -> None:
+    """Refuse to put JSON in the place of another kind of file, by its name; older JSON may go.
+
+    Args:
+        path: a link counts as what it leads to.
+        instead: what the person may do.
+
+    Raises:
+        SinkError: there is a file that does not end in ``.json``.
+    """
+    real = Path(os.path.realpath(path))
+    if real.is_file() and real.suffix.lower() != ".json":
+        raise SinkError(f"{path} exists already and is no .json; {instead}")
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from realtime.effects.chain import ON_ERROR
 from realtime.effects.views import VIEWS
 from realtime.outlets import DEFAULT_FPS
 from realtime.pipeline import MODES
+from realtime.recorder import new_recording
 from realtime.sinks.images import ImagesSink
 from realtime.sinks.window import why_no_window
 from realtime.sources.images import ImagesSource
@@ -32,7 +32,10 @@ from tools.report import (
     age_table,
     end_notes,
     refuse_existing,
+    refuse_unlike_json,
     stats_json,
+    what_was_written,
+    where_it_was_stopped,
     write_json,
 )
 from tools.signals import end_on_signals
@@ -89,7 +92,11 @@ class Settings:
     metavar="SPEC",
     help="window, virtual-camera[:DEVICE], FILE.mp4, FOLDER/ or null; repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace recordings that exist.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace recordings that exist. A folder with numbered pictures is refused all the same.",
+)
 @click.option("--size", type=SizeType(), help="Work at this size.  [default: the source's]")
 @click.option(
     "--backend",
@@ -182,7 +189,8 @@ class Settings:
     "--stats",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.json",
-    help="Write ages, drops, versions and device.",
+    help="Write ages, drops, versions and device. An older .json is replaced, another file only"
+    " with --overwrite.",
 )
 def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any) -> None:
     """Translate SOURCE, live: 0, /dev/video0, a file, a folder, a URL, screen, test-pattern.
@@ -207,13 +215,11 @@ def run(source: str | None, filter_: str, sinks: tuple[str, ...], **options: Any
         pipeline.notes.append(f"no window ({why_no_window()}); recording to {settings.sinks[0]}")
     code = run_pipeline(pipeline, console, settings)
     console.print(age_table(pipeline))
-    for note in end_notes(pipeline, settings.max_age_ms):
+    stopped = [where_it_was_stopped(pipeline)] if code else []
+    for note in filter(None, [*stopped, *end_notes(pipeline, settings.max_age_ms)]):
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    for sink in pipeline.sinks:
-        if sink.path is not None:
-            came = getattr(sink, "frames", True) and sink.path.exists()  # or it is an older one
-            said = "written" if came else "no frame came to"
-            console.print(f"{said}: {sink.path}", highlight=False, markup=False, soft_wrap=True)
+    for line in what_was_written(pipeline):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 
@@ -222,7 +228,7 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
 
     Raises:
         Pix2liveError: a name or path that leads nowhere, settings that do not fit together, or a
-            recording that exists already.
+            file that exists and may not be replaced.
     """
     if not settings.keep and (settings.fps is not None or settings.keep_sizes):
         raise SettingsError("--fps and --keep-sizes say what --keep keeps; give it too")
@@ -251,10 +257,14 @@ def make_pipeline(settings: Settings, more_sinks: Sequence[Sink] = ()) -> Pipeli
         frames=settings.frames,
     )
     if not settings.overwrite:  # here a sink that is the source has been refused for that
-        paths = [sink.path for sink in sinks if sink.path is not None and sink.path.is_file()]
-        refuse_existing(paths)
+        recordings = [sink for sink in sinks if sink.overwrite and sink.path is not None]
+        refuse_existing([sink.path for sink in recordings if sink.path and sink.path.is_file()])
+        for sink in recordings:
+            sink.overwrite = False  # nor what appears while it records
     if settings.stats is not None:
         check_stats_path(settings.stats, pipeline)
+        if not settings.overwrite:
+            refuse_unlike_json(settings.stats, "--overwrite replaces it")
     return pipeline
 
 
@@ -360,4 +370,4 @@ def default_sink() -> str:
     """Return the window, or a new file where there is no screen."""
     if why_no_window() is None:
         return "window"
-    return f"pix2live-{datetime.now():%Y%m%d-%H%M%S}.mp4"
+    return str(new_recording())

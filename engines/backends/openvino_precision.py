@@ -50,12 +50,21 @@ class Choice:
         path = twin_path(model.path)
         if self.asked != "auto" or not self._on_a_cpu() or not path.exists():
             return None
-        twin, reason = self._proven_twin(model)
+        twin, reason = self.proven_twin(model)
         if twin is None:
             self.notes.append(f"not {INT8}: {reason}")
+            return None
+        fast = fastest_float(self.core, self.device)
+        self.notes.append(
+            f"{INT8}, {twin.path.name}: {reason}; --precision {fast} is slower and closer"
+        )
         return twin
 
-    def _proven_twin(self, model: FrameModel) -> tuple[FrameModel | None, str]:
+    def proven_twin(self, model: FrameModel) -> tuple[FrameModel | None, str]:
+        """Return the twin of ``model`` that ``auto`` takes on this processor, and its proof.
+
+        None: it takes none, and why. Says nothing in the notes.
+        """
         if lacks := why_not_int8():
             return None, lacks
         try:
@@ -67,12 +76,7 @@ class Choice:
             return None, where
         if psnr_db < ENOUGH_INT8_DB:
             return None, f"only {psnr_db:.1f} dB {where}, {ENOUGH_INT8_DB:.0f} are needed"
-        fast = fastest_float(self.core, self.device)
-        self.notes.append(
-            f"{INT8}, {found.path.name}: {psnr_db:.1f} dB {where}; --precision {fast} is slower"
-            " and closer"
-        )
-        return found, ""
+        return found, f"{psnr_db:.1f} dB {where}"
 
     def _key(self) -> str:
         """Under which a twin's card has its proof: of what is not in INT8."""

@@ -43,6 +43,9 @@ class Sink(ABC):
 
     path: Path | None = None
     """Where it writes, so that two sinks are not given one file."""
+    overwrite: bool = False
+    """Puts its file in the place of one that is at `path`. A program may set it to False before
+    `open`; then such a sink refuses one that exists, or keeps it if it appears later."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

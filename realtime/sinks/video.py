@@ -32,15 +32,16 @@ class VideoSink(Sink):
     have it in front the whole file would be written twice.)
 
     A target that exists already is replaced, as by `open` of Python, but only by a complete
-    recording, and not at all when no frame came. Whether it may be is the program's to decide:
-    `pix2live run` refuses it without ``--overwrite``.
+    recording, and not at all when no frame came. Without ``overwrite`` it is refused in `open`;
+    one that appears while the recording runs is kept, and so is the recording, as the ``.part``.
     """
 
     name = "video"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         super().__init__()
         self.path: Path = Path(path)
+        self.overwrite = overwrite
         self.name = self.path.name
         self._target = self.path
         self._part: Path | None = None
@@ -62,6 +63,8 @@ class VideoSink(Sink):
             )
         if self.path.exists() and not self.path.is_file():
             raise SinkError(f"{self.path} is no ordinary file; a recording needs one")
+        if not self.overwrite and self.path.exists():
+            raise SinkError(f"{self.path} exists already; this recording may replace nothing")
         if even_size(info.size) != info.size:
             self.notes.append(
                 f"{self.path}: H.264 needs even sides, the last row or column is doubled"
@@ -108,10 +111,35 @@ class VideoSink(Sink):
             finally:
                 container.close()
             if not self._broken:
-                os.replace(self._part, self._target)
+                self._publish(self._part)
+        except SinkError:
+            raise
         except (av.error.FFmpegError, OSError) as error:
             if not self._broken:  # else `write` has told already
                 raise SinkError(self._stopped(error)) from error
+
+    def _publish(self, part: Path) -> None:
+        """Give the complete recording its name.
+
+        Raises:
+            SinkError: another file has it, which is not to be replaced.
+        """
+        if self.overwrite:
+            os.replace(part, self._target)
+            return
+        # First the name, empty, in one step: exFAT has no hard links, which would be one step too.
+        try:
+            os.close(os.open(self._target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError as error:
+            raise SinkError(
+                f"{self.path} has appeared since this recording began, and is kept; the recording"
+                f" is complete in {part}, rename it"
+            ) from error
+        try:
+            os.replace(part, self._target)
+        except OSError:
+            self._target.unlink()
+            raise
 
     def _new_part(self) -> Path:
         """Create the hidden file; one that a killed process left is kept, and named."""
@@ -123,7 +151,10 @@ class VideoSink(Sink):
             try:
                 os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             except FileExistsError:
-                self.notes.append(f"{part} is a recording that was cut off; play it or delete it")
+                self.notes.append(
+                    f"{part} is a recording that still runs, or was cut off: then play it"
+                    " or delete it"
+                )
                 number += 1
             else:
                 return part

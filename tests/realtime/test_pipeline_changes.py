@@ -45,7 +45,8 @@ def test_sinks_come_and_go_while_it_runs(tmp_path: Path) -> None:
     until(lambda: len(keep.indices) > 5)
     pipeline.add_sink(later)
     recording = pipeline.add_sink(tmp_path / "later.mp4")
-    until(lambda: len(later.indices) > 5)
+    recorded = pipeline.stats.sinks[-1]
+    until(lambda: len(later.indices) > 5 and recorded.ages.count > 0)
     pipeline.remove_sink(recording)
     pipeline.remove_sink(later)
     until(lambda: later.closed == 1)
@@ -69,6 +70,25 @@ def test_recording_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         until(lambda: list(tmp_path.glob("pix2live-*.mp4")) != [])
     (recording,) = tmp_path.glob("pix2live-*.mp4")
     assert Pipeline(recording, identity(), ["null"]).run().engine_out.count > 10
+
+
+def test_recordings_by_key_within_a_second_are_all_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of them: they take less than a second each, so that some share one."""
+    monkeypatch.chdir(tmp_path)
+    keep = Keep()
+    said = []
+    with Pipeline(PATTERN, identity(), [keep]) as pipeline:
+        pipeline.start()
+        for _ in range(10):
+            said.append(keep.actions["r"]())
+            recording = pipeline.stats.sinks[-1]
+            until(lambda: recording.ages.count > 2)  # noqa: B023  (called here only)
+            keep.actions["r"]()
+    names = sorted(line.removeprefix("recording to ") for line in said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert len(names) == 10
 
 
 def test_a_failing_switch_keeps_the_old_filter() -> None:

@@ -254,6 +254,44 @@ def test_only_a_complete_recording_replaces_a_file(tmp_path: Path) -> None:
     assert len(play(path)) == 50
 
 
+def test_without_overwrite_a_new_name_is_taken_and_an_old_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    first = VideoSink(path, overwrite=False)
+    first.open(SinkInfo((320, 180), 30.0))
+    for frame in numbered(5):
+        first.write(frame)
+    first.close()
+    first.close()
+    with pytest.raises(SinkError, match=r"clip.mp4 exists already"):
+        VideoSink(path, overwrite=False).open(SinkInfo((320, 180), 30.0))
+    assert play(path) == list(range(5))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_without_overwrite_a_file_that_appears_is_kept_and_so_is_the_recording(
+    is_link: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "clip.mp4"
+    if is_link:
+        path.symlink_to(tmp_path / "real.mp4")
+    sinks = [VideoSink(path, overwrite=False) for _ in range(2)]
+    for count, sink in zip((5, 9), sinks):
+        sink.open(SinkInfo((320, 180), 30.0))
+        for frame in numbered(count):
+            sink.write(frame)
+    sinks[0].close()
+    with pytest.raises(SinkError, match="has appeared since this recording began") as caught:
+        sinks[1].close()
+    sinks[1].close()
+    assert play(path) == list(range(5))
+    (part,) = parts(tmp_path)
+    assert str(part) in str(caught.value)
+    assert "stopped after" not in str(caught.value), "it is complete"
+    assert play(part) == list(range(9))
+    assert b"moof" not in boxes(part)
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     link = tmp_path / "clip.mp4"

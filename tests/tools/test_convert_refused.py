@@ -162,11 +162,14 @@ def test_a_network_for_one_size(
     assert FrameModel.read("Net.onnx").fixed_size == (64, 48)
 
 
-def test_a_frame_model_stays_where_it_is_and_keeps_its_proofs(checkpoint: Path, here: Path) -> None:
+def test_a_frame_model_stays_where_it_is_and_keeps_its_proofs(
+    checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The second step of docs/jetson.md: the engine is made where it runs."""
     convert(checkpoint, "--out", "net.onnx", "--to", "onnx-f16", *SMALL)
     before = FrameModel.read(here / "net.onnx")
     convert("net.onnx", "--to", "openvino", "--precision", "f32", *SMALL)
+    assert "net.onnx: the new proofs are on its card" in capsys.readouterr().err
     after = FrameModel.read(here / "net.onnx")
     assert after.card.proofs["f16"] == before.card.proofs["f16"]
     assert after.card.weights_sha256 == before.card.weights_sha256
@@ -189,6 +192,12 @@ def test_nothing_else_is_replaced(
     other = QuarterNet(8, 2).state_dict()
     torch.save(other, here / "net.pth")
     assert "is there already" in refusal(capsys, "net.pth", *SMALL)
+    (here / "thesis.onnx").write_text("not to be lost")
+    line = refusal(capsys, checkpoint, "--out", "thesis.onnx", *SMALL)
+    assert "thesis.onnx is there already and is no frame model" in line
+    assert (here / "thesis.onnx").read_text() == "not to be lost"
+    convert("net.pth", "--out", f"{checkpoint.stem}.onnx", "--to", "onnx-f16", *SMALL)
+    assert ".onnx: the earlier one is replaced" in capsys.readouterr().err
     for report in ("net.pth", "net.onnx", "net.proof.png"):
         line = refusal(capsys, "net.pth", "--out", "x.onnx", "--report", report, *SMALL)
         assert "--report takes a FILE.json" in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from email.message import Message
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
@@ -98,8 +99,37 @@ def test_a_folder_of_the_name_is_no_package(
     assert missing_packages("folder", MADE) == []
 
 
-def said(monkeypatch: pytest.MonkeyPatch, requirements: list[str]) -> dict[str, tuple[str, object]]:
+@pytest.mark.parametrize(
+    ("found", "versions", "wanted"),
+    [
+        ("4.10", ">=4.10.0", ""),
+        ("4.10.0", ">=4.10", ""),
+        ("4.9.9", ">=4.10", "4.10 or newer"),
+        ("2.6.0+cpu", ">=2.6", ""),
+        ("1.1.11", "==1.1.11", ""),
+        ("1.1.11.0", "==1.1.11", ""),
+        ("1.1.12", "==1.1.11", "1.1.11"),
+        ("1.1.10", "==1.1.11", "1.1.11"),
+        ("2.1", ">=3,<4", "3 or newer"),
+        ("2.1", "", ""),
+    ],
+)
+def test_versions_are_compared_number_by_number(
+    found: str, versions: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.environment, "package_version", lambda _: found)
+    missing = missing_packages("a", [f'thing{versions}; extra == "a"'])
+    assert missing == ([f"thing {wanted}, found {found}"] if wanted else [])
+
+
+def said(
+    monkeypatch: pytest.MonkeyPatch, requirements: list[str], known: tuple[str, ...] = tuple(EXTRAS)
+) -> dict[str, tuple[str, object]]:
+    facts = Message()
+    for name in known:
+        facts["Provides-Extra"] = name
     monkeypatch.setattr(doctor, "requires", lambda _: requirements)
+    monkeypatch.setattr(doctor, "metadata", lambda _: facts)
     found = [item for item in doctor.examine() if item.topic == "Extras"]
     return {item.text.partition(":")[0]: (item.text, item.good) for item in found}
 
@@ -113,7 +143,19 @@ def test_each_is_said_with_the_line_that_gets_it(monkeypatch: pytest.MonkeyPatch
     assert text.endswith("(pip install 'pix2live[int8]')")
     assert good is False
     assert found["test"][1] is None, "nobody lacks that"
-    assert found["bench"] == ("bench: plots of pix2live bench, sensors of NVIDIA GPUs", True)
+    assert found["demo"] == ("demo: the film clip of pix2live demo", True)
+
+
+def test_an_extra_that_the_installation_does_not_know_is_not_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after an update of the checkout beneath ``pip install -e .``."""
+    found = said(monkeypatch, ['numpy; extra == "web"'], ("web",))
+    assert list(found) == list(EXTRAS)
+    assert found["web"] == ("web: pix2live serve", True)
+    text, good = found["bench"]
+    assert text == f"bench: {EXTRAS['bench']}; not in this installation: pip install -e ."
+    assert good is None
 
 
 def test_a_plain_checkout_says_how_to_know(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from engines import (
     FrameModel,
+    ModelError,
     SinkError,
     filter_names,
     load_filter,
@@ -23,7 +25,8 @@ from engines import (
     registry,
     write_frame_model,
 )
-from engines.backends import openvino_precision
+from engines.backends import openvino, openvino_precision
+from engines.backends.openvino import import_openvino
 from engines.twins import twin_path
 from tools.cards import MEASURES, int8_here, print_card
 from tools.evaluation import on_clips, on_pictures
@@ -70,7 +73,7 @@ def card_of(model: FrameModel, width: int = 100) -> list[str]:
 
 
 def test_a_proven_twin_is_taken(pair: Callable[..., FrameModel]) -> None:
-    assert int8_here(pair()) == (True, "45.0 dB from the same filter in f32 (card)")
+    assert int8_here([pair()]) == [(True, "45.0 dB from the same filter in f32 (card)")]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_a_proven_twin_is_taken(pair: Callable[..., FrameModel]) -> None:
 def test_a_twin_that_is_not_taken_has_its_reason(
     psnr_db: float | None, changed: dict[str, str], why: str, pair: Callable[..., FrameModel]
 ) -> None:
-    taken, found = int8_here(pair(psnr_db, **changed))
+    ((taken, found),) = int8_here([pair(psnr_db, **changed)])
     assert taken is False
     assert found.startswith(why)
 
@@ -92,7 +95,7 @@ def test_a_twin_that_is_not_taken_has_its_reason(
 def test_without_a_twin_there_is_nothing_to_take(pair: Callable[..., FrameModel]) -> None:
     model = pair()
     twin_path(model.path).unlink()
-    assert int8_here(model) == (None, "")
+    assert int8_here([model]) == [(None, "")]
 
 
 @pytest.mark.parametrize("runs", ["onnxruntime", None])
@@ -100,13 +103,52 @@ def test_another_backend_takes_none(
     runs: str | None, pair: Callable[..., FrameModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "why_not", lambda name: None if name == runs else "not here")
-    assert int8_here(pair()) == (False, f"{runs or 'nothing'} runs it here, and takes none unasked")
+    reason = f"{runs or 'nothing'} runs it here, and takes none unasked"
+    assert int8_here([pair()]) == [(False, reason)]
+
+
+def test_each_of_a_list_has_its_own_answer(
+    pair: Callable[..., FrameModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And OpenVINO is started once for all of them."""
+    model, started = pair(), []
+    package = import_openvino()
+    core = package.Core
+    monkeypatch.setattr(package, "Core", lambda: started.append(1) or core())
+    shutil.copy(model.path, tmp_path / "alone.onnx")
+    alone = FrameModel.read(tmp_path / "alone.onnx")
+    found = int8_here([alone, model, alone, model])
+    assert [taken for taken, _ in found] == [None, True, None, True]
+    assert started == [1]
+
+
+def test_a_reason_with_colons_and_semicolons_is_whole(
+    pair: Callable[..., FrameModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: FrameModel) -> FrameModel:
+        raise ModelError("mine: cannot be read; make it again: so")
+
+    monkeypatch.setattr(openvino_precision, "int8_twin", lost)
+    assert int8_here([pair()]) == [(False, "mine: cannot be read; make it again: so")]
+
+
+@pytest.mark.parametrize("kind", [ImportError, OSError, RuntimeError])
+def test_an_openvino_that_does_not_load_is_a_reason(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise kind("libtbb.so.12:\n cannot open shared object file")
+
+    monkeypatch.setattr(openvino, "import_openvino", broken)
+    reason = "openvino does not load: libtbb.so.12: cannot open shared object file"
+    assert f"INT8: no twin is taken here: {reason}." in run().splitlines()
+    assert "INT8 twin" in run("comic")
 
 
 @pytest.mark.parametrize(
     ("instructions", "word", "line"),
     [
-        ({"avx_vnni"}, "yes", "{0} of {0} run here as their INT8 twins, which is faster; "),
+        ({"avx_vnni"}, "yes", "{0} of {0} run here as their INT8 twins; "),
         ({"avx2"}, "no", "no twin is taken here: this processor has no VNNI."),
         (set(), "no", "no twin is taken here: nobody says here whether this processor has VNNI."),
     ],
@@ -124,7 +166,7 @@ def test_the_list_says_which_twins_run_here(
 def test_each_reason_is_said_once_with_whom_it_hits() -> None:
     found = [(True, "45 dB"), (False, "too far"), (None, ""), (False, "too far"), (False, "old")]
     assert list(int8_lines(list("abcde"), found)) == [
-        "INT8: 1 of 5 run here as their INT8 twins, which is faster; --precision f32 is closer.",
+        "INT8: 1 of 5 run here as their INT8 twins; another --precision is slower and closer.",
         "INT8: not of b, d here: too far.",
         "INT8: not of e here: old.",
     ]
@@ -207,6 +249,17 @@ def test_json_is_the_card_as_it_is(pair: Callable[..., FrameModel], tmp_path: Pa
     assert (found["file"], found["sha256"]) == (str(model.path), model.sha256)
     assert found["int8_twin"]["proofs"]["openvino/f32"]["psnr_db"] == 45.0
     assert "error" in json.loads(run(pair(quantised_from="0").path, "--json", "-"))["int8_twin"]
+
+
+def test_json_replaces_older_json_only(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"an older recording")
+    result = CliRunner().invoke(filters, ["comic", "--json", str(film)])
+    assert isinstance(result.exception, SinkError), result.exception
+    assert str(result.exception) == f"{film} exists already and is no .json; give another name"
+    assert film.read_bytes() == b"an older recording"
+    for _ in range(2):
+        run("comic", "--json", tmp_path / "card.json")
 
 
 def test_json_of_all_goes_to_the_standard_output() -> None:

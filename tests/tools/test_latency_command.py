@@ -103,6 +103,14 @@ def test_a_simulated_camera_needs_neither_camera_nor_screen(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_json_replaces_json_only(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_text("a film")
+    done = latency("--simulate", *IDENTITY, "--json", "film.mp4", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "film.mp4 exists already and is no .json; give another name" in done.stderr
+    assert (tmp_path / "film.mp4").read_text() == "a film"
+
+
 def test_json_on_the_standard_output(tmp_path: Path) -> None:
     done = latency(
         "--simulate", "--seconds", "4", "--size", "320x180", *IDENTITY, "--json", "-", cwd=tmp_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,7 +19,15 @@ from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline
 from realtime.effects import Context
 from realtime.sources.pictures import write_picture
-from tools.report import LiveStatus, age_table, counted, end_notes, nothing_shown, stats_json
+from tools.report import (
+    LiveStatus,
+    age_table,
+    counted,
+    end_notes,
+    nothing_shown,
+    stats_json,
+    where_it_was_stopped,
+)
 from tools.run import Settings, make_pipeline, run
 
 PATTERN = "test-pattern:64x48@100"
@@ -42,6 +51,27 @@ def ran(engine: Any = None, sinks: Any = ("null",), **settings: Any) -> Pipeline
     pipeline = Pipeline(PATTERN, engine or IdentityEngine(None), sinks, **settings)
     pipeline.run()
     return pipeline
+
+
+def test_where_a_run_was_stopped(tmp_path: Path) -> None:
+    for number in range(40):
+        write_picture(tmp_path / f"{number:02}.png", np.full((48, 64, 3), number, np.uint8))
+
+    def until_the_third(frame: Frame) -> None:
+        if frame.index == 2:
+            pipeline.stop()
+
+    pipeline = Pipeline(tmp_path, IdentityEngine(None), [until_the_third], mode="every")
+    pipeline.run()
+    done = pipeline.stats.engine_out.count
+    assert 3 <= done < 40
+    assert where_it_was_stopped(pipeline) == (
+        f"stopped after {done} of 40 frames; what was written ends there"
+    )
+    whole = Pipeline(tmp_path, IdentityEngine(None), ["null"], mode="every")
+    whole.run()
+    assert where_it_was_stopped(whole) == ""
+    assert where_it_was_stopped(ran()) == "", "a source without an end"
 
 
 def test_frames_that_are_all_too_old_at_the_sink() -> None:

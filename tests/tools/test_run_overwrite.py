@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import tools.run
 from engines import Pix2liveError, SettingsError, SinkError
 from engines.backends.identity import IdentityEngine
 from realtime import Pipeline
-from realtime.sinks import CallableSink
+from realtime.sinks import CallableSink, NullSink
 from tools import demo
 from tools.run import Settings, make_pipeline, run
 
 SOURCE = "test-pattern:64x48@30"
 OLD = b"an older recording"
+WORDS = ["--backend", "identity", "--frames", "3", "--mode", "every"]
 
 
 @pytest.fixture
@@ -63,6 +67,67 @@ def test_all_that_exist_are_counted(old: Path, tmp_path: Path) -> None:
     (tmp_path / "too.mkv").write_bytes(OLD)
     with pytest.raises(SinkError, match=r"old.mp4 and 1 more exist already; --overwrite"):
         make_pipeline(settings(old, tmp_path / "too.mkv"))
+
+
+def test_a_file_that_appears_during_the_run_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "new.mp4"
+    appear = CallableSink(lambda _: path.exists() or path.write_bytes(OLD))
+    asked = settings(path, source="test-pattern:64x48@120", frames=40)
+    # No queue holds 40 frames: the recording cannot have ended when the other sink had the first.
+    with pytest.raises(SinkError, match=r"new.mp4 has appeared since .* rename it"):
+        make_pipeline(asked, [appear]).run()
+    assert path.read_bytes() == OLD
+    (part,) = tmp_path.glob(".new.part*.mp4")
+    assert frames(part) == 40
+
+
+def test_a_sink_that_appends_is_not_refused(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Appends(NullSink):
+        path = old
+        frames: Any = np.zeros(3)  # the name means nothing to the run
+
+    made = Appends()
+    monkeypatch.setattr(tools.run, "open_sink", lambda _: made)
+    result = CliRunner().invoke(run, [SOURCE, "--sink", "x", *WORDS])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert f"written: {old}" in result.output.replace("\n", "")
+
+
+def test_pictures_in_a_folder_stay_even_then(tmp_path: Path) -> None:
+    (tmp_path / "000001.png").write_bytes(OLD)
+    result = CliRunner().invoke(run, [SOURCE, "--sink", f"{tmp_path}/", *WORDS, "--overwrite"])
+    assert isinstance(result.exception, SinkError), result.exception
+    assert "has numbered pictures already" in str(result.exception)
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [OLD]
+
+
+def test_a_folder_that_got_nothing_is_not_said_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").touch()  # so that the folder stays
+    words = ["--sink", f"{tmp_path}/", "--backend", "identity", "--max-age", "0.000001"]
+    result = CliRunner().invoke(run, [SOURCE, *words, "--seconds", "0.3"])
+    assert result.exit_code == 0, result.output
+    assert f"no frame came to: {tmp_path}" in result.output.replace("\n", "")
+
+
+def test_the_statistics_replace_older_ones_and_no_other_file(old: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(old)
+    for path in (old, link):
+        result = CliRunner().invoke(run, [SOURCE, "--sink", "null", *WORDS, "--stats", str(path)])
+        assert isinstance(result.exception, SinkError), result.exception
+        assert str(result.exception).startswith(f"{path} exists already and is no .json; --overw")
+    assert old.read_bytes() == OLD
+    for name, more in (
+        ("new.txt", []),
+        ("a.JSON", []),
+        ("a.JSON", []),
+        ("old.mp4", ["--overwrite"]),
+    ):
+        path = tmp_path / name
+        words = [SOURCE, "--sink", "null", *WORDS, "--stats", str(path), *more]
+        result = CliRunner().invoke(run, words)
+        assert result.exit_code == 0, result.output + repr(result.exception)
+        assert json.loads(path.read_text())["sinks"][0]["age"]["frames"] == 3
 
 
 def test_overwrite_replaces_it_when_the_new_one_is_complete(old: Path) -> None:

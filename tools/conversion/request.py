@@ -162,6 +162,8 @@ def out_path(request: Request, original: Original) -> Path:
         raise SettingsError(f"--out takes a FILE.onnx, found {out}")
     if here is not None and out.exists() and out.samefile(here) and original.levels is not None:
         raise SettingsError(f"{out} would replace what is converted; say another with --out")
+    if out.is_file() and not _is_frame_model(out):
+        raise SettingsError(f"{out} is there already and is no frame model; say another with --out")
     return out
 
 
@@ -190,6 +192,14 @@ def check_products(request: Request, out: Path, size: Size) -> None:
     others = [*made, *(Path(word) for word in (request.words.source, request.frames) if word)]
     if os.path.realpath(report) in {os.path.realpath(path) for path in others}:
         raise SettingsError(f"--report {report} would replace another file of this conversion")
+
+
+def _is_frame_model(path: Path) -> bool:
+    try:
+        FrameModel.read(path)
+    except ModelError:
+        return False
+    return True
 
 
 def _is_earlier_result(path: Path, card: Card) -> bool:

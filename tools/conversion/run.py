@@ -81,6 +81,8 @@ def run_conversion(request: Request, console: Console) -> Report:
     out = out_path(request, original)
     size = fitting_size(request, original)
     check_products(request, out, size)
+    was_there, source = out.exists(), request.words.source
+    in_place = source is not None and os.path.realpath(source) == os.path.realpath(out)
     report = Report(
         source=request.words.source or request.words.module or "",
         family=original.family,
@@ -106,6 +108,9 @@ def run_conversion(request: Request, console: Console) -> Report:
                     raise _ending(interrupted[0]) from None
                 raise
         report.verdict = CONVERTED
+        if was_there:
+            what = "the new proofs are on its card" if in_place else "the earlier one is replaced"
+            report.notes.append(f"{out}: {what}")
     except RefusedError as error:
         report.verdict, report.why = REFUSED, str(error)
         _show_refusal(report, error.step, out, console)
