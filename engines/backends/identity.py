@@ -22,6 +22,8 @@ class IdentityEngine(Engine):
 
     def _open(self, size: Size) -> None:
         self.device, self.precision = "CPU", "uint8"
+        if self.asked_precision != "auto":
+            self.notes.append(f"not {self.asked_precision}: identity copies bytes")
 
     def _submit(self, frame_in: Pixels, frame_out: Pixels) -> None:
         np.copyto(frame_out, frame_in)

@@ -101,6 +101,13 @@ def test_a_model_may_be_a_path_or_a_shipped_name(model: FrameModel) -> None:
         open_engine(model.path.with_name("gone.onnx"))
 
 
+def test_identity_says_that_it_has_no_precision(model: FrameModel) -> None:
+    for precision, notes in (("auto", []), ("int8", ["not int8: identity copies bytes"])):
+        with open_engine(model, SIZE, backend="identity", precision=precision) as engine:
+            assert engine.precision == "uint8"
+            assert engine.notes == notes
+
+
 def test_open_with_a_size_is_open(model: FrameModel) -> None:
     with open_engine(model, SIZE, backend="identity", depth=2) as engine:
         assert (engine.size, engine.depth) == (SIZE, 2)
