@@ -43,6 +43,12 @@ class Outlet(Stage):
         self._shown = Frame(np.empty((0, 0, 3), np.uint8))
         self.ended = False
         self._captured: dict[int, Pixels] = {}
+        self._lent: dict[str, Callable[[], str]] = {}
+
+    def lend(self, actions: dict[str, Callable[[], str]]) -> None:
+        """Add what the sink's keys do, until `free`."""
+        self._lent = actions
+        self.sink.actions |= actions
 
     def offer(self, result: Frame, source: Frame) -> bool:
         """Copy a translated frame into the queue (engine thread); False when it is closed."""
@@ -100,8 +106,12 @@ class Outlet(Stage):
             self.sink.close()
 
     def free(self) -> None:
-        """Close the sink if nobody has, and free the queue."""
+        """Close the sink if nobody has, take back what was lent to it, and free the queue."""
         self.stats.overwritten = self.inbox.dropped
+        for key, action in self._lent.items():
+            if self.sink.actions.get(key) is action:  # not one that was put in its place since
+                del self.sink.actions[key]
+        self._lent = {}
         try:
             self.close_sink()
         finally:

@@ -346,10 +346,8 @@ class Pipeline:
         assert self._stages is not None
         outlet = self._stages.outlets.open(sink, view)
         presenter = outlet.presenter
-        sink.actions |= presenter.actions() | {
-            "n": self.next_filter,
-            "r": lambda: self.toggle_recording(presenter.view),
-        }
+        ours = {"n": self.next_filter, "r": lambda: self.toggle_recording(presenter.view)}
+        outlet.lend(presenter.actions() | ours)
         if isinstance(sink, WindowSink):
             sink.on_drag = presenter.drag
         return outlet
@@ -372,18 +370,19 @@ class Pipeline:
 
     def _close_all(self) -> None:
         """Free everything, whatever fails; who hangs is named and left alone."""
+        if self._closed:  # by another thread
+            return
         self._closed = True
-        run = self._stages
+        run, switcher = self._stages, self._switcher
         if run is not None and self.stats.started_ns:
             self.stats.ended_ns = time.monotonic_ns()
-            hanging = run.running()
-            if hanging:
+            if hanging := run.running():
                 self._control.failure = Pix2liveError(
                     f"the {' and the '.join(hanging)} did not end within {HANGS_AFTER_S:.0f} s"
                 )
                 return
-        if self._switcher is not None:
-            self._switcher.join(HANGS_AFTER_S)
+        if switcher is not None:
+            switcher.join(HANGS_AFTER_S)
         if run is not None:
             self.stats.engine_overwritten = run.inbox.dropped
         closers = [*(run.outlets.closers() if run is not None else []), self.source.close]
@@ -394,8 +393,6 @@ class Pipeline:
         closers.append(self._chain.close)
         closers += run.closers() if run is not None else []
         self._control.call_all(closers)
-        # What points back here goes: the garbage collector alone would free the frames, minutes
-        # later, because it counts objects and not bytes.
+        # What points back here goes, as the sinks' actions have: the garbage collector alone would
+        # free the frames, minutes later, because it counts objects and not bytes.
         self._control.on_failure, self._switcher = lambda: None, None
-        for sink in self.sinks:
-            sink.actions.clear()

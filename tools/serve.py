@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
     from realtime.web.sessions import PipelineMaker, Sessions
 
 COLLECT_AFTER_S = 3.0
-"""All sessions that end within so long are collected together: it takes about 10 ms, in which no
-frame moves."""
-M_ARENA_MAX, HEAPS = -8, 2
+"""All sessions that end within so long are collected together: no frame moves meanwhile."""
+M_ARENA_MAX, HEAPS = -8, max(2, os.cpu_count() or 1)
 """The option of glibc's mallopt (malloc.h), and its value."""
 
 
@@ -165,8 +165,11 @@ def share_heaps() -> None:
 
     Left alone it gives each thread its own, up to eight for each core, and each keeps megabytes of
     what the sessions of its threads once had: 30 to 65 MB in all on two cores at 640x360, and two
-    are as fast there. Other C libraries have nothing of the kind.
+    are as fast there. Other C libraries have nothing of the kind. A number that the person has set
+    stays.
     """
+    if os.environ.get("MALLOC_ARENA_MAX") or "arena_max" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
         libc.mallopt(M_ARENA_MAX, HEAPS)
 
@@ -176,17 +179,26 @@ def collect_what_sessions_leave(sessions: Sessions, after_s: float = COLLECT_AFT
 
     Left alone it comes by when a quarter as many objects wait as there were when the server began,
     after some 270 visits: it counts objects, not the megabytes behind them. A session that holds
-    itself, by a plug-in or a library, is 6 MB at 640x360 and 53 MB at 1920x1080.
+    itself, by a plug-in or a library or the error that ended it, is 6 MB at 640x360 and 53 MB at
+    1920x1080.
 
     Thread: the loop's.
     """
     loop = asyncio.get_running_loop()
     due: asyncio.TimerHandle | None = None
+    modules = len(sys.modules)
 
     def collect() -> None:
-        nonlocal due
+        nonlocal due, modules
         due = None
         gc.collect()
+        # What the first sessions load stays too: to look through it takes 15 to 30 ms, with aiortc,
+        # and 2 ms after this. Not beside a page's session, even one that failed: it would be passed
+        # over for ever.
+        pages = sessions.running or any(session is not sessions.local for session in sessions)
+        if len(sys.modules) > modules and not pages:
+            modules = len(sys.modules)
+            gc.freeze()
 
     def ended() -> None:
         nonlocal due

@@ -140,16 +140,18 @@ class Peer:
         self._outgoing.close()
         for task in self._tasks:
             task.cancel()
-        if self._connection is not None:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._close_connection(), CLOSES_WITHIN_S)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        # What aiortc leaves is freed by the garbage collector, whenever that comes by: until then
-        # it must hold nothing that is large.
-        self._tasks.clear()
-        self._on_gone = None
-        if self._encoder is not None:
-            self._encoder.close()
+        try:
+            if self._connection is not None:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._close_connection(), CLOSES_WITHIN_S)
+        finally:
+            # What aiortc leaves is freed by the garbage collector, whenever that comes by: until
+            # then it must hold nothing that is large.
+            tasks, self._tasks = self._tasks, []
+            self._on_gone = None
+            if self._encoder is not None:
+                self._encoder.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close_connection(self) -> None:
         assert self._connection is not None

@@ -43,6 +43,7 @@ class Vp8Encoder:
     def __init__(self, packer: Packer) -> None:
         self._packer = packer
         self._codec: av.VideoCodecContext | None = None
+        self._closed = False
         self._network_bits_per_s = MOST_BITS_PER_S
         self._bits_per_s = 0
         self._opened_pts = 0
@@ -62,7 +63,8 @@ class Vp8Encoder:
         """Return (RTP payloads, time stamp) of a yuv420p frame."""
         from av.video.frame import PictureType
 
-        if (codec := self._codec) is None or self._must_reopen(frame):
+        codec = self._codec
+        if codec is None or self._must_reopen(codec, frame):
             codec = self._open(frame)
         frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
         payloads, timestamp = list[bytes](), 0
@@ -77,11 +79,11 @@ class Vp8Encoder:
 
     def close(self) -> None:
         """Free the codec; one that encodes at this moment goes when it has done so."""
+        self._closed = True
         self._codec = None
 
-    def _must_reopen(self, frame: av.VideoFrame) -> bool:
-        codec = self._codec
-        if codec is None or (codec.width, codec.height) != (frame.width, frame.height):
+    def _must_reopen(self, codec: av.VideoCodecContext, frame: av.VideoFrame) -> bool:
+        if (codec.width, codec.height) != (frame.width, frame.height):
             return True
         ratio = self._wanted_bits_per_s(frame) / self._bits_per_s
         quiet = (frame.pts or 0) - self._opened_pts > RAISED_AFTER_S * CLOCK_HZ
@@ -118,4 +120,6 @@ class Vp8Encoder:
         self._codec, self._bits_per_s = codec, int(rate)
         self._opened_pts = frame.pts or 0
         self.opened += 1
+        if self._closed:  # meanwhile: looked at when it is stored, so that none stays
+            self._codec = None
         return codec

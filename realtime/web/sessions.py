@@ -59,7 +59,7 @@ class Sessions:
         self.started = 0
         """How many were started, since the server was."""
         self.on_left: Callable[[], object] = lambda: None
-        """Called on the loop when one has ended and freed everything."""
+        """Called on the loop when one has ended and freed everything, and when a page leaves it."""
         self._make = make
         self._running: dict[str, Session] = {}
         self._alive: set[Session] = set()

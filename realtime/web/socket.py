@@ -9,7 +9,6 @@ import logging
 import struct
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
@@ -51,6 +50,8 @@ LEAVING = {
     "stop": "its camera was stopped",
 }
 """What those who watch are told when a page asks for something else."""
+COMMANDS = frozenset({"start", "watch", "switch", "quality", "offer", "shown", "stop"})
+"""What a page may ask for; `PageSocket` has a method for each."""
 BAD_MESSAGE, TOO_MANY = 1008, 1013
 """Codes with which a socket is closed (RFC 6455, section 7.4)."""
 
@@ -117,18 +118,18 @@ class PageSocket:
         except (ValueError, RecursionError):
             message = None
         kind = message.get("type") if isinstance(message, dict) else None
-        command = COMMANDS.get(kind) if isinstance(kind, str) else None
-        if message is None or command is None:
+        if message is None or not isinstance(kind, str) or kind not in COMMANDS:
             await self._say(type="failed", what="message", error="a message that nobody knows")
             return False
+        command: Callable[[dict[str, Any]], Awaitable[None]] = getattr(self, f"_{kind}")
         if kind in ("start", "watch", "stop"):
             # Here, not in the task: what leaves must not be cancelled half-way.
             await self._give_up_joining()
             await self._leave(LEAVING[kind])
         if kind in ("start", "watch"):
-            self._joining = asyncio.create_task(self._carry_out(partial(command, self), message))
+            self._joining = asyncio.create_task(self._carry_out(command, message))
         else:
-            await self._carry_out(partial(command, self), message)
+            await self._carry_out(command, message)
         return True
 
     async def _give_up_joining(self) -> None:
@@ -253,6 +254,8 @@ class PageSocket:
             if session is not None:
                 ending = self._sessions.end(session, reason) if owned else session.tidy()
                 await asyncio.shield(ending)
+                if session.ended.is_set():  # what it left in a circle was held here until now
+                    self._sessions.on_left()
 
     def _steered(self) -> Session:
         session = self._joined()
@@ -315,19 +318,6 @@ class PageSocket:
     async def _say(self, **message: Any) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError):  # it has gone
             await self._socket.send_str(json.dumps(message))
-
-
-COMMANDS: dict[str, Callable[[PageSocket, dict[str, Any]], Awaitable[None]]] = {
-    "start": PageSocket._start,
-    "watch": PageSocket._watch,
-    "switch": PageSocket._switch,
-    "quality": PageSocket._quality,
-    "offer": PageSocket._offer,
-    "shown": PageSocket._shown,
-    "stop": PageSocket._stop,
-}
-"""What a page may ask for. Not kept by each `PageSocket`: one that holds its own methods is freed
-by the garbage collector only, whenever that comes by."""
 
 
 def packed(picture: Picture) -> bytes:

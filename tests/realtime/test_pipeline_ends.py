@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +18,16 @@ from engines import EngineError, Pix2liveError, SettingsError, SinkError, Source
 from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline
 from realtime.run import Run
+from realtime.switching import Switcher
+
+
+@pytest.fixture
+def nobody_collects() -> Iterator[None]:
+    """The garbage collector comes by when it is called, not when chance has it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def test_ctrl_c_at_any_moment_finishes_the_recording(
@@ -144,6 +157,54 @@ def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is the source"):
         Pipeline(clip, identity(), [clip])
     assert clip.read_bytes() == content
+
+
+def test_a_sink_that_was_removed_just_before_holds_nothing(nobody_collects: None) -> None:
+    kept = Keep()
+    pipeline = Pipeline(PATTERN, identity(), ["null"])
+    pipeline.start()
+    pipeline.add_sink(kept)
+    pipeline.remove_sink(kept)
+    pipeline.stop()
+    stages = pipeline._stages
+    assert stages is not None
+    until(lambda: not stages.running())  # so that closing finds it among the outlets still
+    assert kept in [outlet.sink for outlet in stages.outlets]
+    pipeline.close()
+    gone = weakref.ref(pipeline)
+    del pipeline
+    assert gone() is None
+    assert kept.actions == {}
+
+
+def test_a_sink_keeps_the_actions_of_its_owner() -> None:
+    def mine() -> str:
+        return "done"
+
+    first, second = Keep(), Keep()
+    first.actions["x"] = mine
+    pipeline = Pipeline(PATTERN, identity(), [first])
+    pipeline.start()
+    pipeline.add_sink(second)
+    assert {"x", "n", "r"} < first.actions.keys()
+    first.actions["n"] = second.actions["r"] = mine
+    pipeline.remove_sink(second)
+    pipeline.close()
+    assert first.actions == {"x": mine, "n": mine}
+    assert second.actions == {"r": mine}
+
+
+def test_who_closes_first_closes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, closes = Pipeline(PATTERN, identity(), ["null"], frames=3), 0
+
+    def closed() -> None:
+        nonlocal closes
+        closes += 1
+
+    monkeypatch.setattr(pipeline._chain, "close", closed)
+    monkeypatch.setattr(Switcher, "join", lambda *_: pipeline._close_all())  # another thread's
+    pipeline.run()
+    assert closes == 1
 
 
 def test_threads_and_handles_return(tmp_path: Path) -> None:

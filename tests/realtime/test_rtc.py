@@ -18,7 +18,7 @@ from rtc_peers import HEIGHT, LATE_S, SIZE, WIDTH, Page, Server, handles, meetin
 
 from realtime.sinks.browser import Picture
 from realtime.web import rtc
-from realtime.web.rtc_encoder import Vp8Encoder
+from realtime.web.rtc_encoder import TIME_BASE, Vp8Encoder
 from realtime.web.rtc_media import DecoderQueue, Reassembly
 from realtime.web.rtc_offer import PeerError
 from realtime.web.strip import HEIGHT_PX, read_strip
@@ -257,6 +257,30 @@ async def test_closing_at_any_moment() -> None:
         await peer.close()
         await asyncio.gather(answering, return_exceptions=True)
         await page.close()
+
+
+@on_a_loop
+async def test_closing_frees_what_is_ours_whatever_fails() -> None:
+    async with meeting() as (page, peer, server):
+        await page.connect(peer)
+        await page.see(3)
+        assert (encoder := peer._encoder) is not None
+        close = peer._close_connection
+
+        async def stumble() -> None:
+            await close()
+            raise RuntimeError("in a library")
+
+        peer._close_connection = stumble  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match="in a library"):
+            await peer.close()
+        assert encoder._codec is None
+        frame = rtc._video_frame(Picture(0, None, 0, SIZE, None, quadrants(WIDTH, HEIGHT)))
+        frame.pts, frame.time_base = 0, TIME_BASE
+        assert encoder.encode(frame)[0], "who is at it when it is closed ends well"
+        assert encoder._codec is None
+        assert (peer._tasks, peer._on_gone) == ([], None)
+        server.peers.clear()
 
 
 @on_a_loop
