@@ -114,6 +114,9 @@ def test_a_precision_that_is_not_here_is_a_row(tmp_path: Path) -> None:
         (("--filter", "wool"), "no filter 'wool'"),
         (("--json", "nowhere/a.json"), "nowhere does not exist; mkdir"),
         (("--json", "a", "--html", "a"), "would be one file"),
+        (("--json", "-"), "--json writes a file, found -: name one, as in a.json"),
+        (("--html", "-"), "--html writes a file, found -"),
+        (("--from", "a.json", "--html", "-"), "--html writes a file, found -"),
         (("--compare", "a.json", "b.json"), "cannot read a.json"),
         (("--from", "a.json"), "cannot read a.json"),
     ],
@@ -180,11 +183,92 @@ def test_what_was_measured_until_the_end_is_written(tmp_path: Path, stop: signal
     assert process.returncode == 128 + stop, said
     found = results.read(tmp_path / "a.json")
     assert not found.finished
-    assert {case.status for case in found.cases} == {"not reached"}
+    for case in found.cases:
+        assert case.status == ("measured" if case.rounds else "not reached")
+        assert case.rounds_missing == (1000 - len(case.rounds) if case.rounds else 0)
     assert "interrupted" in said
     assert "Traceback" not in said
     assert (tmp_path / "a.html").exists() == HAS_PLOTS
     until(lambda: not [pid for pid in mine if Path(f"/proc/{pid}").exists()])
+
+
+class Interrupting:
+    """A screen that is a person who presses Ctrl-C when ``words`` are shown."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def begin(self, turns: int) -> None:
+        """Nothing to draw."""
+
+    def now(self, what: str) -> None:
+        if self.words in what:
+            raise KeyboardInterrupt
+
+    def turn(self) -> None:
+        """Nothing to draw."""
+
+    def tick(self) -> None:
+        """Nothing to draw."""
+
+
+def test_ctrl_c_keeps_every_finished_round(tmp_path: Path) -> None:
+    model = linear_filter(tmp_path / "linear.onnx", 0.5, 10)
+    sizes = [SIZE, (32, 24)]
+    groups = plan.groups([model], sizes, ["openvino", "identity"], ("f32",))
+    settings = results.Settings(["linear"], [], [], sizes, seconds=0.3, rounds=3, fps=60.0)
+    sensors = sensors_here()
+    result = run_module.new_result(settings, groups, sensors)
+    screen = Interrupting("openvino f32, round 2")  # the second begins with the other case
+    with pytest.raises(KeyboardInterrupt):
+        run_module.Bench(groups, result, sensors, screen, tmp_path).run()
+    sensors.close()
+    openvino, identity, *later = result.cases
+    assert [case.status for case in result.cases] == ["measured"] * 2 + ["not reached"] * 2
+    assert (openvino.part, identity.part) == ("1 of 3 rounds", "2 of 3 rounds")
+    assert [case.rounds_missing for case in later] == [0, 0]
+    assert not result.finished
+    results.write(tmp_path / "a.json", result)
+    assert results.read(tmp_path / "a.json") == result
+    said = done("--from", tmp_path / "a.json")
+    assert "linear 64x48 openvino f32: 1 of 3 rounds" in said
+    assert "linear 64x48 identity f32: 2 of 3 rounds" in said
+    assert "linear 32x24 identity f32: not finished before it was interrupted" in said
+    assert "linear 64x48 openvino f32: not finished" not in said
+    assert "linear 64x48 openvino f32, linear" not in said
+
+
+def test_a_pipe_that_breaks_after_the_measuring_does_not_taint_the_file(tmp_path: Path) -> None:
+    linear = linear_filter(tmp_path / "linear.onnx", 0.5, 10)
+    words = ["--filter", str(linear.path), "--backend", "identity", "--precision", "f32", *TINY]
+    read, write = os.pipe()
+    os.close(read)  # whoever read it is gone before the first line
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tools", "bench", *words, "--json", "a.json"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    found = results.read(tmp_path / "a.json")
+    assert found.finished, ended.stderr
+    assert [len(case.rounds) for case in found.cases] == [2]
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_size_that_the_filter_does_not_take_is_a_note(tmp_path: Path) -> None:
+    linear = linear_filter(tmp_path / "linear.onnx", 0.5, 10, stride=8)
+    words = ("--filter", linear.path, "--backend", "identity", *TINY[2:])
+    said = done(*words, "--size", "64x50", "--size", "64x48").splitlines()
+    notes = [line for line in said if line.startswith("note: 64x")]
+    assert notes == ["note: 64x50 is measured as 64x48 (linear): the nearest that the filter takes"]
+    assert plan.fitted([linear], [SIZE]) == ""
 
 
 def open_cases(children: Path) -> list[str]:

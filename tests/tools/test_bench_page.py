@@ -96,6 +96,32 @@ def test_the_roofline_is_shown_where_it_was_measured() -> None:
     assert "this machine shows no temperature" in text
 
 
+@needs_matplotlib
+@pytest.mark.parametrize(("share", "inside"), [(0.85, True), (0.99, True), (1.06, False)])
+def test_a_share_below_100_percent_is_not_written_right_of_the_line(
+    share: float, inside: bool
+) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    plots._share_words(axes, 0, 100 * share, 114 * max(1, share))
+    (text,) = axes.texts
+    assert (text.get_ha() == "right") == inside
+    assert (text.get_position()[0] < 100) == inside
+
+
+@needs_matplotlib
+def test_the_headline_of_a_noisy_or_partial_case_is_marked() -> None:
+    def headline(*fps: float, missing: int = 0) -> str:
+        text = page(made_result(made_case("openvino", *fps, rounds_missing=missing)))
+        return text[text.index('class="best"') : text.index("<h2>")]
+
+    assert "noisy, 50.0 to 60.0 fps" in headline(50, 52, 60)
+    assert "in part, 2 of 5 rounds, 50.0 to 51.0 fps" in headline(50, 51, missing=3)
+    assert "in part, 1 of 5 rounds<" in headline(50, missing=4)
+    assert 'class="noisy"' not in headline(50, 51, 52)
+
+
 def test_an_interrupted_bench_without_a_result_is_a_page_too(tmp_path: Path) -> None:
     result = made_result(finished=False)
     write_page(tmp_path / "a.html", result)
@@ -119,11 +145,13 @@ def test_what_a_page_needs_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     importlib.util.find_spec("playwright") is None, reason="playwright is not installed"
 )
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 760, 1000, 1280])
 def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
     from playwright.sync_api import sync_playwright
 
-    write_page(tmp_path / "a.html", full_result())
+    result = full_result()
+    result.cases[0].device = "CPU: A Processor with a Long Name and 64 Cores"
+    write_page(tmp_path / "a.html", result)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
@@ -131,6 +159,9 @@ def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
         shown = browser.new_page(viewport={"width": width, "height": 800})
         shown.goto(f"file://{tmp_path / 'a.html'}")
         assert shown.evaluate("document.documentElement.scrollWidth") == width
+        scrolls = "document.querySelector('.wide').scrollWidth > document.querySelector('.wide')"
+        if width != 1000:  # there it depends on the font
+            assert shown.evaluate(f"{scrolls}.clientWidth") == (width == 760), "by itself"
         smallest_px = shown.evaluate(
             """() => Math.min(...[...document.querySelectorAll('svg text')].map(
                  text => text.getBoundingClientRect().height))"""

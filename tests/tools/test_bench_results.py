@@ -17,6 +17,7 @@ from tools.bench import schema
 from tools.bench.compare import BETTER, OTHER, WORSE, compare
 from tools.bench.results import (
     FAILED,
+    NOT_HERE,
     SCHEMA,
     Case,
     Difference,
@@ -28,6 +29,7 @@ from tools.bench.results import (
     read,
     write,
 )
+from tools.bench.terminal import reasons
 
 BOARDS = Path(__file__).parent.parent.parent / "benchmarks" / "results" / "boards"
 
@@ -68,6 +70,7 @@ def changed(tmp_path: Path, place: str, value: Any) -> str:
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
+        ("cases.0.rounds_missing", -1, r"cases\[0\].rounds_missing must be 0 or more"),
         ("schema", 2, "schema 2, this pix2live reads 1"),
         ("kind", "a recipe", "no result of pix2live bench"),
         ("clip", KeyError, "clip is missing"),
@@ -152,8 +155,9 @@ def test_a_change_beyond_the_noise() -> None:
     assert "live, fps" not in changes, "both show the source's 30"
     back = {item.figure: item.verdict for item in compare(after, before).changes}
     assert back["throughput, fps"] == back["age p50, ms"] == WORSE
-    assert found.chance == pytest.approx(2 / 252)
-    assert "6 did not" not in found.summary()
+    assert found.of_rounds == 6, "open, memory and PSNR are measured once"
+    assert found.expected == pytest.approx(6 * 2 / 252)
+    assert "(6 of the 9 are ranges of rounds; of those 0.0 would" in found.summary()
     assert found.summary().startswith(f"{len(found.changes)} figures changed")
 
 
@@ -173,6 +177,39 @@ def test_what_is_measured_once_must_change_by_more() -> None:
     fatter.difference = Difference("onnxruntime:cpu f32", 35.0, 9.0, 1.0, 0.0, 3)
     found = {item.figure: item.verdict for item in compare(before, made_result(fatter)).changes}
     assert found == {"memory, MB": WORSE, "PSNR, dB": OTHER}
+
+
+@pytest.mark.parametrize(("then", "now"), [(1.0, 1.17), (1.0, 0.86), (1.0, 1.14), (1.0, 0.88)])
+def test_what_is_measured_once_is_compared_alike_in_both_directions(
+    then: float, now: float
+) -> None:
+    one, other = (made_result(made_case("openvino", 50, 51, open_s=it)) for it in (then, now))
+    there = [item.verdict for item in compare(one, other).changes]
+    back = [item.verdict for item in compare(other, one).changes]
+    opposite = {BETTER: WORSE, WORSE: BETTER}
+    assert back == [opposite[verdict] for verdict in there]
+    assert bool(there) == (now in (1.17, 0.86)), "1 to 0.86 is as far as 0.86 to 1: 16 %"
+
+
+def test_noisy_cases_are_said_before_the_comparison() -> None:
+    quiet, noisy = made_case("openvino", 50, 51, 52), made_case("torch:cpu", 50, 52, 60)
+    part = made_case("openvino", 50, 51, 52, rounds_missing=2)
+    off = "their numbers may be off"
+    warnings = compare(made_result(quiet, noisy), made_result(part, noisy)).warnings
+    assert warnings == [
+        "noisy: 1 of 2 cases in the first file, 1 of 2 cases in the second file: " + off,
+        "in part: 1 of 2 cases in the second file: they were interrupted before their last round",
+    ]
+
+
+def test_what_cannot_run_here_is_in_one_list_only() -> None:
+    never = Case("comic", "a" * 64, (64, 48), "openvino", "f16", NOT_HERE, "no f16")
+    waits = Case("comic", "a" * 64, (32, 24), "openvino", "f16")
+    other = Case("comic", "a" * 64, (32, 24), "openvino", "bf16")
+    assert reasons(made_result(never, waits, other, finished=False)) == {
+        "no f16": ["openvino f16"],
+        "not finished before it was interrupted": ["comic 32x24 openvino bf16"],
+    }
 
 
 def test_files_that_cannot_be_compared_say_so() -> None:

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from engines import SettingsError, SinkError, Size
+from engines import Pix2liveError, SettingsError, SinkError, Size
 from engines.base import PRECISIONS
 from tools.option_types import size_and_seconds
 from tools.run import DEFAULT_FILTER
+
+if TYPE_CHECKING:
+    from tools.bench.results import Result
 
 DEFAULT_SIZES: tuple[Size, ...] = ((640, 360), (1280, 720))
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -91,6 +94,10 @@ def bench(context: click.Context, /, **options: Any) -> None:
     pix2live bench --compare before.json after.json  what changed beyond the noise
     """  # noqa: D301  (click reads \b as a control character)
     console = Console()
+    for name in ("json_", "html"):
+        if str(options[name]) == "-":
+            word = name.strip("_")
+            raise SettingsError(f"--{word} writes a file, found -: name one, as in a.{word}")
     if options["compare"]:
         _refuse_others(context, "compare")
         before, after = options["compare"]
@@ -129,14 +136,15 @@ def _show(path: Path, html: Path | None, console: Console) -> None:
     from tools.bench.terminal import print_result
 
     result = read(path)
+    files = _Files(result, None, html)
     print_result(result, console)
-    _write(result, None, html, console)
+    files.report(console)
 
 
 def _measure(options: dict[str, Any], console: Console) -> int:
     from tools.bench import machine, plan, run
     from tools.bench.plots import check_plots
-    from tools.bench.results import Result, Settings, check_place, write
+    from tools.bench.results import Settings, check_place, write
     from tools.bench.sensors import sensors_here
     from tools.bench.terminal import Progressing, print_result
 
@@ -151,6 +159,8 @@ def _measure(options: dict[str, Any], console: Console) -> int:
     models = plan.chosen_filters(options["filters"])
     backends = plan.chosen_backends(options["backends"], run.devices(), nvidia=machine.has_nvidia())
     groups = plan.groups(models, sizes, backends, options["precisions"])
+    if fitted := plan.fitted(models, sizes):
+        console.print(f"note: {fitted}", style="dim", highlight=False, markup=False, soft_wrap=True)
     settings = Settings(
         filters=list(options["filters"]),
         backends=list(options["backends"]),
@@ -178,8 +188,9 @@ def _measure(options: dict[str, Any], console: Console) -> int:
         finally:
             screen.close()
             sensors.close()
+        files = _Files(result, json_, html)
         print_result(result, console)
-        _write(result, json_, html, console)
+        files.report(console)
     if caught:
         return 128 + caught[0]
     if not result.measured:
@@ -187,16 +198,35 @@ def _measure(options: dict[str, Any], console: Console) -> int:
     return 0 if result.measured else 1
 
 
-def _write(result: Any, json_: Path | None, html: Path | None, console: Console) -> None:
-    from tools.bench.report import write_page
-    from tools.bench.results import write
+class _Files:
+    """The files of a result: written before the tables, as nobody may read those (``| head``)."""
 
-    if json_ is not None:
-        write(json_, result)
-        console.print(f"written: {json_}", highlight=False, markup=False, soft_wrap=True)
-    if html is not None:
-        write_page(html, result)
-        console.print(f"written: {html}", highlight=False, markup=False, soft_wrap=True)
+    def __init__(self, result: Result, json_: Path | None, html: Path | None) -> None:
+        from tools.bench.report import write_page
+        from tools.bench.results import write
+
+        self._written: list[Path] = []
+        self._problem: Pix2liveError | None = None
+        try:
+            if json_ is not None:
+                write(json_, result)
+                self._written.append(json_)
+            if html is not None:
+                write_page(html, result)
+                self._written.append(html)
+        except Pix2liveError as error:
+            self._problem = error
+
+    def report(self, console: Console) -> None:
+        """Say what was written, after the tables.
+
+        Raises:
+            Pix2liveError: what could not be.
+        """
+        for path in self._written:
+            console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+        if self._problem is not None:
+            raise self._problem
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import comb
 from typing import Any, Final
 
-from tools.bench.results import Case, Result, Round, Spread
+from tools.bench.results import Case, Result, Round, Spread, mark, name_of
 
 ONCE_LIMIT: Final = 0.15
 PSNR_LIMIT_DB: Final = 0.5
@@ -53,6 +53,8 @@ class Change:
     ratio: float | None
     """After to before."""
     verdict: str
+    chance: float = 0.0
+    """How often the two ranges of rounds lie apart though nothing changed; 0: measured once."""
 
 
 @dataclass(slots=True)
@@ -64,11 +66,13 @@ class Comparison:
     changes: list[Change] = field(default_factory=list)
     """Beyond the noise."""
     unchanged: int = 0
-    """Figures whose rounds overlap."""
+    """Figures that did not."""
     same: str = ""
     """When the result was taken that both are; empty for two results."""
-    chance: float = 0.0
-    """How often two ranges of so many rounds lie apart though nothing changed."""
+    of_rounds: int = 0
+    """Figures that have a range of rounds, changed or not; the others were measured once."""
+    expected: float = 0.0
+    """How many of those change by chance alone."""
 
     def summary(self) -> str:
         """Return the last line for a person."""
@@ -78,9 +82,10 @@ class Comparison:
             return "no case is in both files"
         count = len(self.changes)
         said = f"{count} {'figure' if count == 1 else 'figures'} changed beyond the noise"
-        expected = self.chance * (count + self.unchanged)
+        every = count + self.unchanged
         return (
-            f"{said}, {self.unchanged} did not (of that many, {expected:.1f} would by chance alone)"
+            f"{said}, {self.unchanged} did not ({self.of_rounds} of the {every} are"
+            f" ranges of rounds; of those {self.expected:.1f} would change by chance alone)"
         )
 
 
@@ -95,23 +100,24 @@ def compare(before: Result, after: Result) -> Comparison:
     old = {case.key: case for case in before.measured}
     new = {case.key: case for case in after.measured}
     fewest = min((len(case.rounds) for case in (*old.values(), *new.values())), default=0)
-    if fewest:
-        found.chance = 2 / comb(2 * fewest, fewest)
     if 0 < fewest < FEWEST_ROUNDS:
         found.warnings.append(
-            f"{fewest} rounds are too few to tell a change from noise: measure with --rounds 5"
+            f"{fewest} round{'s are' if fewest > 1 else ' is'} too few to tell a change from"
+            " noise: measure with --rounds 5"
         )
     for key in old.keys() & new.keys():
         if old[key].filter_sha256 != new[key].filter_sha256:
-            found.warnings.append(f"{_label(old[key])}: the filter's file is another one")
+            found.warnings.append(f"{name_of(old[key])}: the filter's file is another one")
     for key in [key for key in old if key in new]:
         for change in _changes(old[key], new[key]):
+            found.of_rounds += change.chance > 0
+            found.expected += change.chance
             if change.verdict == WITHIN:
                 found.unchanged += 1
             else:
                 found.changes.append(change)
     for words, one, other in (("first", old, new), ("second", new, old)):
-        only = [_label(case) for key, case in one.items() if key not in other]
+        only = [name_of(case) for key, case in one.items() if key not in other]
         if only:
             found.warnings.append(f"measured in the {words} file only: {', '.join(only)}")
     return found
@@ -124,24 +130,26 @@ def is_above(case: Case) -> bool:
 
 def above_roofline(cases: Iterable[Case]) -> list[str]:
     """Return the cases whose share of the roofline is more than 100 %, in words."""
-    return [_label(case) for case in cases if is_above(case)]
+    return [name_of(case) for case in cases if is_above(case)]
 
 
 def _changes(old: Case, new: Case) -> Iterator[Change]:
-    label = _label(old)
+    label = name_of(old)
+    rounds = len(old.rounds), len(new.rounds)
+    chance = 2 / comb(sum(rounds), rounds[0])
     for name, unit, more_is_better, figure in FIGURES:
         one, other = Spread.of(old.values(figure)), Spread.of(new.values(figure))
         ratio = other.median / one.median if one.median else None
         verdict = WITHIN
         if one.most < other.least or other.most < one.least:
             verdict = BETTER if (other.median > one.median) == more_is_better else WORSE
-        yield Change(label, f"{name}, {unit}", _range(one), _range(other), ratio, verdict)
+        yield Change(label, f"{name}, {unit}", _range(one), _range(other), ratio, verdict, chance)
     for name, unit, value in ONCE:
         then, now = value(old), value(new)
-        if then is None or now is None or then <= 0:
+        if then is None or now is None or min(then, now) <= 0:
             continue
         verdict = WITHIN
-        if abs(now / then - 1) > ONCE_LIMIT:
+        if max(now / then, then / now) - 1 > ONCE_LIMIT:  # the same from either side
             verdict = BETTER if now < then else WORSE
         yield Change(label, f"{name}, {unit}", f"{then:.4g}", f"{now:.4g}", now / then, verdict)
     if old.difference is not None and new.difference is not None:
@@ -180,6 +188,17 @@ def _warnings(before: Result, after: Result) -> Iterator[str]:
             yield f"the {words} was interrupted"
         if result.throttled:
             yield f"the {words} was throttled: {', '.join(result.throttled)}"
+    for kind, consequence in (
+        ("noisy", "their numbers may be off"),
+        ("in part", "they were interrupted before their last round"),
+    ):
+        found = [
+            f"{count} of {len(result.measured)} cases in the {words} file"
+            for words, result in (("first", before), ("second", after))
+            if (count := sum(mark(case) == kind for case in result.measured))
+        ]
+        if found:
+            yield f"{kind}: {', '.join(found)}: {consequence}"
     above = [
         f"{', '.join(labels)} in the {words} file"
         for words, result in (("first", before), ("second", after))
@@ -202,7 +221,3 @@ def _words(value: Any) -> str:
 
 def _range(spread: Spread) -> str:
     return f"{spread.median:.4g} ({spread.least:.4g} to {spread.most:.4g})"
-
-
-def _label(case: Case) -> str:
-    return f"{case.filter} {case.size[0]}x{case.size[1]} {case.label}"

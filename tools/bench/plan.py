@@ -127,6 +127,18 @@ def groups(
     return found
 
 
+def fitted(models: Sequence[FrameModel], sizes: Sequence[Size]) -> str:
+    """Return in one line which sizes are measured as another; empty where none is."""
+    found: dict[str, dict[str, None]] = {}
+    for asked in sizes:
+        for model in models:
+            if (size := model.fit(asked)) != asked:
+                words = f"{asked[0]}x{asked[1]} is measured as {size[0]}x{size[1]}"
+                found.setdefault(words, {})[model.path.stem] = None
+    said = [f"{words} ({', '.join(names)})" for words, names in found.items()]
+    return f"{'; '.join(said)}: the nearest that the filter takes" if said else ""
+
+
 def frames(size: Size) -> list[Pixels]:
     """Return `FRAMES` frames of the clip, or made ones, uint8 (H, W, 3) BGR of ``size``."""
     found = list(proof_frames(find_clip(), size, FRAMES).frames)

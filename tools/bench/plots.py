@@ -23,13 +23,14 @@ WIDTH_IN: Final = 4.3
 PLOT_IN: Final = 2.6
 ROW_IN: Final = 0.27
 WORDS_SHARE: Final = 0.15
-"""Of a plot's width, taken by a percentage beside its bar."""
-INK, FADED, GRID = "#010101", "#020202", "#030303"
+"""Of a plot's width, taken by a percentage."""
+INK, FADED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 SERIES: Final = tuple(f"#0a0a{number:02x}" for number in range(1, 9))
 COLOURS: Final = {
     INK: "var(--ink)",
     FADED: "var(--faded)",
     GRID: "var(--grid)",
+    PAPER: "var(--paper)",
     **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES, 1)},
 }
 DASHES: Final = ("-", "--", ":")
@@ -199,9 +200,7 @@ def roofline_bars(result: Result, name: str) -> str:
         for row, (case, found) in enumerate(cases):
             share = 100 * found.share
             axes.barh(row, share, 0.6, color=shown[case.label][0])
-            crosses = 100 - WORDS_SHARE * width < share < 100
-            beside = (100 if crosses else share) + 1.5  # not across the line
-            axes.text(beside, row, f"{share:.0f} %", va="center", fontsize=9)
+            _share_words(axes, row, share, width)
             limit = f"\n{found.limit_ms:.3g} ms, {found.binds}" if found.limit_ms else ""
             names.append(f"{case.size[0]}x{case.size[1]} {case.label}{limit}")
         axes.axvline(100, color=INK, lw=1)
@@ -213,6 +212,18 @@ def roofline_bars(result: Result, name: str) -> str:
         axes.set_xlabel("% of the ceiling")
 
     return svg(draw, 0.7 + len(cases) * 0.45, f"{name}: share of the roofline")
+
+
+def _share_words(axes: Axes, row: int, share: float, width: float) -> None:
+    """Write a percentage inside the end of its bar: right of the line at 100 is more than 100."""
+    gap, room = 0.014 * width, WORDS_SHARE * width
+    text = f"{share:.0f} %"
+    if share > 100 or share + room < min(100, 2 * room):  # a bar too short to write in
+        axes.text(share + gap, row, text, va="center", fontsize=9)
+        return
+    end = max(share, room) - gap
+    behind = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none"}
+    axes.text(end, row, text, va="center", ha="right", fontsize=9, bbox=behind)
 
 
 def svg(draw: Callable[[Figure], None], height_in: float, title: str) -> str:

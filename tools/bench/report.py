@@ -14,12 +14,11 @@ from tools.bench import plots
 from tools.bench.compare import WHY_ABOVE, above_roofline
 from tools.bench.method import METHOD, ROOFLINE
 from tools.bench.plan import MOST_TOGETHER
-from tools.bench.results import MEASURED, Case, Result, Round, Spread, flags
+from tools.bench.results import MEASURED, Case, Result, Round, Spread, flags, mark, name_of
 from tools.bench.style import CSS
 from tools.bench.terminal import (
     commit_of,
     dropped_share,
-    flagged,
     live_cpus,
     psnr_words,
     reasons,
@@ -105,9 +104,13 @@ def _best(result: Result) -> str:
             continue
         best = _fastest(measured)
         age_ms = _median(best, lambda item: item.live.p50_ms)
+        fps, said = Spread.of(best.values(_fps)), [it for it in (mark(best), best.part) if it]
+        if said and len(best.rounds) > 1:
+            said.append(f"{_number(fps.least)} to {_number(fps.most)} fps")
+        careful = f'<span class="noisy">{escape(", ".join(said))}</span>' if said else ""
         cards.append(
             f"<div><span>{escape(name)} {size[0]}x{size[1]}</span>"
-            f"<b>{_number(_median(best, _fps))} <small>fps</small></b>"
+            f"<b>{_number(fps.median)} <small>fps</small></b>{careful}"
             f"<span>{age_ms:.0f} ms old when shown<br>{escape(best.label)}</span></div>"
         )
     return f'<div class="best">{"".join(cards)}</div>' if cards else ""
@@ -117,17 +120,18 @@ def _careful(result: Result) -> str:
     """Return what a reader has to know before believing a number."""
     lines = [] if result.finished else ["Interrupted: this is what was measured until then."]
     lines += [f"Throttled: {why}" for why in result.throttled]
-    noisy = flagged(result)
-    if noisy:
-        lines.append(
-            f"{len(noisy)} of {len(result.measured)} cases are noisy: their numbers may be off."
-        )
+    marked = [(name_of(case), flags(case)) for case in result.measured if flags(case)]
+    count = len(result.measured)
+    if noisy := sum(mark(case) == "noisy" for case in result.measured):
+        lines.append(f"{noisy} of {count} cases are noisy: their numbers may be off.")
+    if parts := sum(bool(case.part) for case in result.measured):
+        lines.append(f"{parts} of {count} cases were measured in part: not all rounds.")
     if above := above_roofline(result.measured):
         lines.append(f"More than 100 % of the roofline: {', '.join(above)}: {WHY_ABOVE}.")
     lines += [str(note) for note in result.machine.get("notes", [])]
     if not lines:
         return ""
-    said = [f"<b>{escape(label)}</b>: {escape('; '.join(why))}" for label, why in noisy]
+    said = [f"<b>{escape(label)}</b>: {escape('; '.join(why))}" for label, why in marked]
     each = f"<details><summary>Which, and why</summary>{_list(said)}</details>" if said else ""
     return f'<div class="careful"><b>Read with care</b>{_list(map(escape, lines))}{each}</div>'
 
@@ -139,7 +143,8 @@ def _tables(result: Result) -> Iterable[str]:
             rows = "".join(_row(case, case is _fastest(measured)) for case in measured)
             yield (
                 f"<h2>{escape(name)}, {size[0]}x{size[1]}</h2>"
-                f'<table class="cases"><thead>{_header()}</thead><tbody>{rows}</tbody></table>'
+                f'<div class="wide" tabindex="0"><table class="cases"><thead>{_header()}</thead>'
+                f"<tbody>{rows}</tbody></table></div>"
             )
 
 
@@ -179,7 +184,8 @@ def _row(case: Case, top: bool) -> str:
         _given(case.open_s, ".2f"),
         _given(case.memory_mb, ".0f"),
     ]
-    noisy = '<small class="noisy">noisy</small>' if flags(case) else ""
+    said = ", ".join(dict.fromkeys(it for it in (mark(case), case.part) if it))
+    noisy = f'<small class="noisy">{escape(said)}</small>' if said else ""
     first = f"<td>{escape(case.label)}<small>{escape(case.device)}</small>{noisy}</td>"
     rest = "".join(
         f'<td data-label="{escape(_label(place))}">{cell}</td>' for place, cell in enumerate(cells)

@@ -154,6 +154,8 @@ class Case:
     gpu_memory_mb: float | None = None
     difference: Difference | None = None
     rounds: list[Round] = field(default_factory=list)
+    rounds_missing: int = 0
+    """Of a measured case: those that an interrupted bench did not reach."""
     roofline: Roofline | None = None
     no_roofline: str = ""
     """Why there is none, or what is missing in it."""
@@ -167,6 +169,12 @@ class Case:
     def label(self) -> str:
         """Return backend and precision, as in the tables."""
         return f"{self.backend} {self.precision}"
+
+    @property
+    def part(self) -> str:
+        """Return ``2 of 5 rounds`` where the bench was interrupted; empty for a whole case."""
+        count = len(self.rounds)
+        return f"{count} of {count + self.rounds_missing} rounds" if self.rounds_missing else ""
 
     def values(self, figure: Callable[[Round], float]) -> list[float]:
         """Return one figure of every round."""
@@ -223,6 +231,13 @@ class Result:
     def measured(self) -> list[Case]:
         return [case for case in self.cases if case.status == MEASURED]
 
+    def keep_parts(self) -> None:
+        """Count as measured what has a round and waits for others that will not come."""
+        for case in self.cases:
+            if case.status == NOT_REACHED and case.rounds:
+                case.status = MEASURED
+                case.rounds_missing = max(0, self.settings.rounds - len(case.rounds))
+
     def groups(self) -> dict[tuple[str, tuple[int, int]], list[Case]]:
         """Return the cases that took turns: filter and size -> cases."""
         found: dict[tuple[str, tuple[int, int]], list[Case]] = {}
@@ -249,11 +264,16 @@ class Spread:
         return (self.most - self.least) / self.median if self.median else 0.0
 
 
+def name_of(case: Case) -> str:
+    """Return filter, size, backend and precision, as people read them."""
+    return f"{case.filter} {case.size[0]}x{case.size[1]} {case.label}"
+
+
 def flags(case: Case) -> list[str]:
     """Return why a case is not to be trusted blindly; empty where nothing was seen."""
     if not case.rounds:
         return []
-    found = []
+    found = [case.part] if case.part else []
     for name, values in (
         ("latency", case.values(lambda item: item.latency.p50_ms)),
         ("throughput", case.values(lambda item: item.throughput.fps)),
@@ -271,6 +291,12 @@ def flags(case: Case) -> list[str]:
     if case.difference is not None and case.difference.broken_share:
         found.append(f"{case.difference.broken_share:.0%} of the pictures are broken")
     return found
+
+
+def mark(case: Case) -> str:
+    """Return the one word for what `flags` found: ``noisy``, ``in part``, or nothing."""
+    found = flags(case)
+    return ("in part" if found == [case.part] else "noisy") if found else ""
 
 
 def write(path: Path, result: Result) -> None:
@@ -333,6 +359,8 @@ def _check(result: Result) -> None:
             )
         if (case.status == MEASURED) and not case.rounds:
             raise SettingsError(f"cases[{place}] was measured, and has no rounds")
+        if case.rounds_missing < 0:
+            raise SettingsError(f"cases[{place}].rounds_missing must be 0 or more")
         for number, item in enumerate(case.rounds):
             where = f"cases[{place}].rounds[{number}]"
             positive = [item.latency.fps, item.latency.p50_ms, item.throughput.fps]

@@ -87,6 +87,7 @@ class Bench:
                 self.keep(self.result)
             self.result.finished = True
         finally:
+            self.result.keep_parts()
             self._rooflines.conclude()
             self.result.ended_s = round(self.sensors.now_s(), 2)
             self.result.samples = self.sensors.samples

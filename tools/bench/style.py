@@ -48,6 +48,7 @@ pre {
 }
 .best b small { font-size: 0.95rem; font-weight: 500; }
 .best span { display: block; font-size: 0.9rem; color: var(--faded); }
+.best span.noisy { color: var(--careful); }
 .careful {
   background: var(--careful-paper); border-left: 4px solid var(--careful); border-radius: 4px;
   padding: 0.7rem 1.1rem; margin: 1.2rem 0;
@@ -55,6 +56,8 @@ pre {
 summary { cursor: pointer; color: var(--faded); }
 details b { color: inherit; }
 .careful > b { color: var(--careful); }
+.wide { overflow-x: auto; }
+.wide td:first-child { position: sticky; left: 0; background: var(--paper); }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; }
 th, td { padding: 0.42rem 0.6rem; text-align: right; border-bottom: 1px solid var(--grid); }
 th { font-weight: 500; vertical-align: bottom; line-height: 1.25; }
@@ -64,6 +67,7 @@ td:first-child { font-weight: 600; }
 td small {
   display: block; font-weight: 400; color: var(--faded); font-size: 0.85em; line-height: 1.2;
 }
+td:first-child small { white-space: normal; }
 td small.noisy { color: var(--careful); }
 tr.top td { color: var(--accent); }
 tr.top td small:not(.noisy) { color: var(--faded); }
@@ -82,6 +86,11 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.2rem;
 dt { color: var(--faded); }
 dd { margin: 0; overflow-wrap: anywhere; }
 footer { margin-top: 3rem; color: var(--faded); font-size: 0.86rem; }
+@media screen and (max-width: 78rem) {
+  table.cases { font-size: 0.84rem; }
+  table.cases th, table.cases td { padding-left: 0.3rem; padding-right: 0.3rem; }
+  table.cases td:first-child { padding-left: 0; }
+}
 @media screen and (max-width: 46rem) {
   body { padding: 1.2rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }
@@ -115,6 +124,7 @@ footer { margin-top: 3rem; color: var(--faded); font-size: 0.86rem; }
   body { font-size: 10pt; padding: 0; max-width: none; print-color-adjust: exact; }
   h2 { margin-top: 1.6rem; }
   h2, h3 { break-after: avoid; }
+  .wide { overflow: visible; }
   table { font-size: 7.5pt; }
   th, td { padding: 0.25rem 0.22rem; }
   th.group { padding: 0 0.22rem; }

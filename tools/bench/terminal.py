@@ -19,7 +19,18 @@ from rich.text import Text
 
 from engines.proof import HIGHEST_PSNR_DB
 from tools.bench.compare import WHY_ABOVE, Comparison, above_roofline, is_above
-from tools.bench.results import MEASURED, NOT_REACHED, Case, Result, Round, Spread, flags
+from tools.bench.results import (
+    MEASURED,
+    NOT_HERE,
+    NOT_REACHED,
+    Case,
+    Result,
+    Round,
+    Spread,
+    flags,
+    mark,
+    name_of,
+)
 
 ABOVE: Final = "(!)"
 """Beside a share of more than 100 %."""
@@ -80,8 +91,11 @@ def print_result(result: Result, console: Console) -> None:
     for reason, labels in without_roofline(result).items():
         text = f"roofline of {', '.join(labels)}: {reason}"
         console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
-    for label, said in flagged(result):
-        text = f"noisy: {label}: {'; '.join(said)}"
+    for case in result.measured:
+        said = flags(case)
+        if not said:
+            continue
+        text = f"{mark(case)}: {name_of(case)}: {'; '.join(said)}"
         console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for note in [*result.machine.get("notes", []), *result.throttled]:
         console.print(f"note: {note}", style="dim", highlight=False, markup=False, soft_wrap=True)
@@ -199,11 +213,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def reasons(result: Result) -> dict[str, list[str]]:
     """Return what was not measured: reason -> which backends and precisions, each once."""
     found: dict[str, dict[str, None]] = {}
+    # What cannot run here at one size was not left out at another because of an interruption.
+    never = {case.label for case in result.cases if case.status == NOT_HERE}
+    never -= {case.label for case in result.cases if case.open_s is not None}
     for case in result.cases:
         if case.reason:
             said = case.reason if case.status != "failed" else f"failed: {case.reason}"
             found.setdefault(said, {})[case.label] = None
-        elif case.status == NOT_REACHED:
+        elif case.status == NOT_REACHED and case.label not in never:
             size = "x".join(map(str, case.size))
             found.setdefault("not finished before it was interrupted", {})[
                 f"{case.filter} {size} {case.label}"
@@ -218,15 +235,6 @@ def without_roofline(result: Result) -> dict[str, list[str]]:
         if case.no_roofline:
             found.setdefault(case.no_roofline, {})[f"{case.filter} {case.label}"] = None
     return {reason: list(labels) for reason, labels in found.items()}
-
-
-def flagged(result: Result) -> list[tuple[str, list[str]]]:
-    """Return the noisy cases with what was seen."""
-    return [
-        (f"{case.filter} {case.size[0]}x{case.size[1]} {case.label}", found)
-        for case in result.measured
-        if (found := flags(case))
-    ]
 
 
 def psnr_words(case: Case) -> str:
