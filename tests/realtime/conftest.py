@@ -1,7 +1,8 @@
-"""The page of `pix2live serve` in Chromium; shared by the tests of one module."""
+"""The page of `pix2live serve` in Chromium, for the tests of a module; a still collector."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
     from browsing import Translator
     from playwright.sync_api import Browser, Playwright
     from serving import Serving
+
+
+@pytest.fixture
+def nobody_collects() -> Iterator[None]:
+    """The garbage collector comes by when it is called, not when chance has it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,15 +17,6 @@ from engines.backends.identity import IdentityEngine
 from realtime import Frame, Pipeline
 from realtime.run import Run
 from realtime.switching import Switcher
-
-
-@pytest.fixture
-def nobody_collects() -> Iterator[None]:
-    """The garbage collector comes by when it is called, not when chance has it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def test_ctrl_c_at_any_moment_finishes_the_recording(

@@ -142,15 +142,6 @@ def served() -> Iterator[Serving]:
         yield found
 
 
-@pytest.fixture
-def nobody_collects() -> Iterator[None]:
-    """The garbage collector comes by when it is called, not when chance has it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def ours() -> Counter[str]:
     """Return how many objects of this project's types there are, by type."""
     found = Counter(f"{type(item).__module__}.{type(item).__name__}" for item in gc.get_objects())
